@@ -24,6 +24,7 @@ mod pages;
 pub mod passwords;
 mod service;
 mod sessions;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -60,6 +61,7 @@ impl CommandService {
             .merge(organizations::routes())
             .merge(pages::routes())
             .merge(sessions::routes())
+            .merge(webhooks::routes())
             .with_state(self)
     }
 }

@@ -2,11 +2,14 @@
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use dispatcher::{Context, Dispatcher};
 use domain::AppId;
 use domain::lockout::LockoutPolicy;
 use effects::mailer::MailServer;
+use effects::outbound::{AllowedNetworks, OutboundClient};
+use effects::webhooks::Messages;
 use event_store::{Clock, Idempotency, KeyStore, LookupKey, Repository};
 use http_kit::access_log::AccessLog;
 use http_kit::auth::Authenticator;
@@ -60,6 +63,10 @@ pub struct Settings {
     pub imported_hash_cost: u64,
     /// The sender addresses that apps may use.
     pub senders: effects::senders::Senders,
+    /// The networks that webhooks may reach, besides the public ones.
+    pub webhook_networks: AllowedNetworks,
+    /// How long the receiver of a webhook may take.
+    pub webhook_patience: Duration,
 }
 
 /// The service: its parts, and what is built from them.
@@ -91,6 +98,8 @@ pub struct CommandService {
     pub(crate) strangers: Strangers,
     /// The capabilities of the mail server, if this process sends mails.
     pub mail_server: OnceLock<MailServer>,
+    /// Signs and sends the messages to webhooks.
+    pub webhook_messages: Arc<Messages>,
     /// The list of passwords known from breaches.
     pub(crate) breaches: BreachedPasswords,
     /// The imports of users that this process has taken.
@@ -115,7 +124,10 @@ impl CommandService {
             passwords,
             settings,
         } = parts;
+        let client = OutboundClient::new(settings.webhook_networks.clone(), settings.webhook_patience);
+        let messages = Messages::new(client, tokens.clone(), clock.clone());
         Self {
+            webhook_messages: Arc::new(messages),
             dispatcher: Dispatcher::new(repository.clone(), clock.clone()),
             signing: Signing::new(key_store.clone(), access_tokens.clone()),
             strangers: Strangers::default(),

@@ -96,6 +96,8 @@ fn node(
                 own: Email::parse("no-reply@auth.example").expect("valid"),
                 domains: effects::senders::SenderDomains::default(),
             },
+            webhook_networks: effects::outbound::AllowedNetworks::default(),
+            webhook_patience: std::time::Duration::from_secs(1),
         },
     });
     let edge = RequestLayer::new(repository, clock, keys.instance_key(), vec![]);

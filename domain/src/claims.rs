@@ -12,6 +12,7 @@ use crate::email::Email;
 use crate::ids::{EventId, SessionId, UserId};
 use crate::mail::MailKind;
 use crate::organization::Slug;
+use crate::webhook::WebhookId;
 
 /// What is claimed. The name under which a journal keeps it must hold no personal data, so the holder of the keys makes
 /// that name.
@@ -45,6 +46,12 @@ pub enum Claimed {
     Session { user_id: UserId, session_id: SessionId },
     /// The name of an organization in URLs, which is its own within an app.
     Slug { app_id: AppId, slug: Slug },
+    /// A place in the list of an app's webhooks.
+    Webhook { app_id: AppId, webhook_id: WebhookId },
+    /// A place in the list of the events, by their positions, that a webhook did not accept and is sent no more.
+    WebhookFailed(WebhookId, u64),
+    /// A place in the list of the events that a webhook is sent again.
+    WebhookWaiting(WebhookId, u64),
 }
 
 impl Claimed {
@@ -60,6 +67,9 @@ impl Claimed {
             Self::Origin => ClaimKind::Journal,
             Self::Session { .. } => ClaimKind::Session,
             Self::Slug { .. } => ClaimKind::Slug,
+            Self::Webhook { .. } => ClaimKind::Webhook,
+            Self::WebhookFailed(..) => ClaimKind::WebhookFailed,
+            Self::WebhookWaiting(..) => ClaimKind::WebhookWaiting,
         }
     }
 }
@@ -105,6 +115,12 @@ kinds! {
     Session = "session",
     /// [`Claimed::Slug`].
     Slug = "slug",
+    /// [`Claimed::Webhook`].
+    Webhook = "webhook",
+    /// [`Claimed::WebhookFailed`].
+    WebhookFailed = "webhook_failed",
+    /// [`Claimed::WebhookWaiting`].
+    WebhookWaiting = "webhook_waiting",
 }
 
 impl fmt::Display for ClaimKind {

@@ -1,8 +1,11 @@
-//! The delivery of the mails that an event asked for: tried, retried with growing pauses, sent, or given up.
+//! The delivery of the mails that an event asked for, and of the event itself to webhooks: tried, retried with growing pauses,
+//! sent, or given up.
 //!
-//! The stream has the id of that event, so every mailer finds what any other has recorded.
+//! The stream has the id of that event, so every node finds what any other has recorded. Messages to webhooks that were
+//! accepted at once are recorded together, with the last one of them.
 
 mod events;
+mod webhooks;
 
 use std::collections::BTreeMap;
 
@@ -11,11 +14,15 @@ use cqrs_es::event_sink::EventSink;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use self::events::{DeliveryEvent, FailureReason, MailFailed, MailSent};
+pub use self::events::{
+    DeliveryEvent, FailureReason, MailFailed, MailSent, WebhookDelivered, WebhookFailed, WebhookFailure,
+};
+pub use self::webhooks::{Attempted, FailedAttempt, WebhookPolicy};
 use crate::event::{EventInfo as _, Stream, StreamId};
 use crate::ids::{EventId, UserId};
 use crate::mail::MailKind;
 use crate::time::after;
+use crate::webhook::WebhookId;
 
 /// How often a mail is tried, and how long to wait in between. Each pause is four times the previous one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +69,20 @@ pub enum DeliveryCommand {
         useless_after: Option<Timestamp>,
         at: Timestamp,
     },
+    /// A webhook accepted this event, and as many messages since the last record.
+    RecordDelivered { webhook_id: WebhookId, event_id: EventId, position: u64, count: u64, at: Timestamp },
+    /// A webhook did not accept this event.
+    RecordNotDelivered {
+        webhook_id: WebhookId,
+        event_id: EventId,
+        position: u64,
+        failure: FailedAttempt,
+        /// How often, and how long to wait.
+        policy: WebhookPolicy,
+        at: Timestamp,
+    },
+    /// Send a webhook now what was given up, or waits.
+    Redeliver { webhook_id: WebhookId, at: Timestamp },
 }
 
 /// Why a delivery refused a command.
@@ -76,6 +97,9 @@ pub enum DeliveryError {
     /// The token in it has expired: a new one must be requested.
     #[error("the token in the mail has expired")]
     Expired,
+    /// The webhook accepted it.
+    #[error("the webhook accepted the event")]
+    Delivered,
 }
 
 /// The delivery of one mail.
@@ -110,6 +134,9 @@ pub struct Delivery {
     pub event_id: Option<EventId>,
     /// Its mails that were tried.
     pub mails: BTreeMap<MailKind, Tried>,
+    /// The webhooks that it was not delivered to at once, or that were recorded with it.
+    #[serde(default)]
+    pub webhooks: BTreeMap<WebhookId, Attempted>,
 }
 
 impl Delivery {
@@ -168,6 +195,14 @@ impl Delivery {
                 })])
             }
             DeliveryCommand::Retry { mail, useless_after, at } => self.retry(mail, useless_after, at),
+            DeliveryCommand::RecordDelivered { webhook_id, event_id, position, count, at } => {
+                let delivered = WebhookDelivered { webhook_id, event_id, position, count, at };
+                Ok(vec![DeliveryEvent::WebhookDelivered(delivered)])
+            }
+            DeliveryCommand::RecordNotDelivered { webhook_id, event_id, position, failure, policy, at } => {
+                Ok(self.not_delivered((webhook_id, event_id, position), failure, policy, at))
+            }
+            DeliveryCommand::Redeliver { webhook_id, at } => self.redeliver(webhook_id, at),
         }
     }
 
@@ -208,8 +243,13 @@ impl Delivery {
 
 /// The pause after the failed attempt of this number.
 fn pause(policy: DeliveryPolicy, attempt: u32) -> SignedDuration {
+    growing(policy.first_pause, policy.longest_pause, attempt)
+}
+
+/// A pause, in seconds from the first to the longest.
+fn growing(first: u32, longest: u32, attempt: u32) -> SignedDuration {
     let factor = 4_u64.saturating_pow(attempt.saturating_sub(1));
-    let seconds = u64::from(policy.first_pause).saturating_mul(factor).min(policy.longest_pause.into());
+    let seconds = u64::from(first).saturating_mul(factor).min(longest.into());
     SignedDuration::from_secs(seconds.cast_signed())
 }
 
@@ -249,6 +289,9 @@ impl Aggregate for Delivery {
 
     fn apply(&mut self, event: DeliveryEvent) {
         let (event_id, mail, tried) = match event {
+            event @ (DeliveryEvent::WebhookDelivered(_) | DeliveryEvent::WebhookFailed(_)) => {
+                return self.apply_to_webhooks(event);
+            }
             DeliveryEvent::MailSent(MailSent { event_id, user_id, mail, attempt, .. }) => {
                 let outcome = Outcome::Sent;
                 (event_id, mail, Tried { user_id, attempts: attempt, before: 0, outcome, failure: None })

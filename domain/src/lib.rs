@@ -1,7 +1,7 @@
 //! What Watchword decides, and nothing else.
 //!
 //! Aggregates ([`app::App`], [`user::User`], [`lockout::Lockout`], [`session::Session`], [`magic_link::MagicLink`],
-//! [`delivery::Delivery`], [`organization::Organization`], [`memberships::Memberships`]) take commands and answer with events or a typed refusal. Everything a decision needs (ids, the time, hashes, looked-up facts) is in the
+//! [`delivery::Delivery`], [`organization::Organization`], [`memberships::Memberships`], [`webhook::Webhook`]) take commands and answer with events or a typed refusal. Everything a decision needs (ids, the time, hashes, looked-up facts) is in the
 //! command, so a decision can run again after a conflict and gives the same answer. There is no I/O, no clock and
 //! no randomness in this crate.
 #![deny(missing_docs)]
@@ -41,6 +41,7 @@ pub mod text;
 pub mod time;
 pub mod user;
 pub mod web_url;
+pub mod webhook;
 
 pub use access::AccessId;
 pub use app::ApiKeyId;
@@ -58,6 +59,7 @@ pub use permission::Permission;
 pub use personal::Personal;
 pub use role::Role;
 pub use settings::AppSettings;
+pub use webhook::WebhookId;
 
 events::aggregates! {
     /// An app was created or changed.
@@ -74,6 +76,8 @@ events::aggregates! {
     Delivery(delivery::DeliveryEvent),
     /// The journal itself began.
     Journal(journal::JournalEvent),
+    /// A webhook was created, changed or deleted.
+    Webhook(webhook::WebhookEvent),
     /// Somebody read or exported other people's data.
     Access(access::AccessEvent),
     /// An organization was created, changed or deleted, or its members changed.

@@ -38,20 +38,26 @@ fn is_a_label_if_it_says_so(label: &str) -> bool {
     }
 }
 
-/// An https URL, or an http URL to this machine, with a host and without user information.
-pub(crate) fn parse_web_url(text: &str) -> Option<Url> {
+/// A URL in plain characters, with a host and without user information.
+pub(crate) fn parse_plain_url(text: &str) -> Option<Url> {
     if text.contains(|c: char| !c.is_ascii_graphic() || c == '\\') {
         return None;
     }
     let url = Url::parse(text).ok()?;
     let anonymous = url.username().is_empty() && url.password().is_none();
+    (anonymous && names_a_host(&url)).then_some(url)
+}
+
+/// An https URL, or an http URL to this machine, with a host and without user information.
+pub(crate) fn parse_web_url(text: &str) -> Option<Url> {
+    let url = parse_plain_url(text)?;
     let local = match url.host()? {
         Host::Domain(name) => name == "localhost",
         Host::Ipv4(ip) => IpAddr::from(ip) == IpAddr::from([127, 0, 0, 1]),
         Host::Ipv6(ip) => ip.is_loopback(),
     };
     let allowed = url.scheme() == "https" || url.scheme() == "http" && local;
-    (anonymous && allowed && names_a_host(&url)).then_some(url)
+    allowed.then_some(url)
 }
 
 #[cfg(test)]

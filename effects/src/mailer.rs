@@ -38,6 +38,7 @@ use self::runner::Runner;
 pub use self::transport::{MailServer, MailTransport, Patience};
 pub use self::url::{InvalidMailUrl, MailUrl};
 pub use self::words::{account_made, disown_title};
+use crate::cursor::{EffectStatus, Ending, FIRST_PAUSE};
 use crate::senders::Senders;
 
 /// The name of its cursor. It never changes.
@@ -46,13 +47,6 @@ const EFFECT: &str = "mail";
 const BATCH: usize = 200;
 /// How long events may gather before they are processed: a mail is not faster for less.
 const GATHER: Duration = Duration::from_millis(50);
-/// How often the cursor is written at least. After a crash, the events since are read again and found done.
-const KEEP: Duration = Duration::from_secs(5);
-/// The first pause after the mail server, or the journal, was unreachable.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// The longest pause before an unavailable store is tried again.
-const LONGEST_ABSENCE: Duration = Duration::from_secs(2);
 /// How long the last mail may take at shutdown.
 const LAST_MAIL: Duration = Duration::from_secs(3);
 
@@ -91,24 +85,9 @@ pub struct MailerParts {
     pub settings: MailerSettings,
 }
 
-/// The state of the mailer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MailerStatus {
-    /// `starting`, `running`, `standby` (another node sends) or `interrupted` (it retries by itself).
-    pub state: &'static str,
-    /// The position of the last event it has finished, as far as this node knows.
-    pub position: u64,
-    /// The number of mails waiting for a retry.
-    pub waiting: usize,
-    /// The number of mails given up.
-    pub failed: usize,
-    /// The current error.
-    pub error: Option<String>,
-}
-
 /// Sends until it is shut down.
 pub struct Mailer {
-    status: watch::Receiver<MailerStatus>,
+    status: watch::Receiver<EffectStatus>,
     ending: watch::Sender<bool>,
     task: Mutex<Option<Task>>,
 }
@@ -117,8 +96,7 @@ impl Mailer {
     /// Starts sending.
     pub fn start(parts: MailerParts) -> Self {
         let MailerParts { repository, dispatcher, clock, tokens, access_tokens, post, settings } = parts;
-        let starting = MailerStatus { state: "starting", position: 0, waiting: 0, failed: 0, error: None };
-        let (status, seen) = watch::channel(starting);
+        let (status, seen) = watch::channel(EffectStatus::STARTING);
         let ending = watch::Sender::new(false);
         let runner = Runner {
             journal: Arc::clone(repository.journal()),
@@ -134,7 +112,7 @@ impl Mailer {
             post,
             settings,
             status,
-            ending: ending.subscribe(),
+            ending: Ending(ending.subscribe()),
             stand_back: None,
             pause: FIRST_PAUSE,
         };
@@ -147,7 +125,7 @@ impl Mailer {
     }
 
     /// Its state.
-    pub fn status(&self) -> MailerStatus {
+    pub fn status(&self) -> EffectStatus {
         self.status.borrow().clone()
     }
 

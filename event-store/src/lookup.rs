@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use aws_lc_rs::hmac;
 use domain::claims::{ClaimKind, Claimed};
 use domain::mail::MailKind;
-use domain::{AppId, Email, EventId, UserId};
+use domain::{AppId, Email, EventId, UserId, WebhookId};
 
 use crate::instance_key::InstanceKey;
 use crate::journal::Claim;
@@ -74,7 +74,10 @@ impl LookupKey {
             | Claimed::Erased(_)
             | Claimed::Origin
             | Claimed::Session { .. }
-            | Claimed::Slug { .. } => plain(claimed),
+            | Claimed::Slug { .. }
+            | Claimed::Webhook { .. }
+            | Claimed::WebhookFailed(..)
+            | Claimed::WebhookWaiting(..) => plain(claimed),
         }
     }
 
@@ -102,6 +105,11 @@ pub(crate) fn plain(claimed: &Claimed) -> Option<Claim> {
         Claimed::Origin => "origin".to_owned(),
         Claimed::Session { user_id, session_id } => format!("{}{session_id}", sessions_of(*user_id)),
         Claimed::Slug { app_id, slug } => format!("{}{slug}", slugs_of(app_id)),
+        Claimed::Webhook { app_id, webhook_id } => format!("{}{webhook_id}", webhooks_of(app_id)),
+        // With leading zeros, so that the order of the keys is that of the positions.
+        Claimed::WebhookFailed(webhook_id, position) | Claimed::WebhookWaiting(webhook_id, position) => {
+            format!("{}{position:020}", messages_to(*webhook_id))
+        }
         Claimed::Email { .. }
         | Claimed::MagicLink { .. }
         | Claimed::MailFailed(..)
@@ -132,6 +140,16 @@ pub fn slugs_of(app_id: &AppId) -> String {
 /// The prefix of the keys of the claims that list an app's mails.
 pub fn mails_of(app_id: &AppId) -> String {
     format!("{app_id}/")
+}
+
+/// The prefix of the keys of the claims that list an app's webhooks.
+pub fn webhooks_of(app_id: &AppId) -> String {
+    format!("{app_id}/")
+}
+
+/// The prefix of the keys of the claims that list the messages to a webhook.
+pub fn messages_to(webhook_id: WebhookId) -> String {
+    format!("{webhook_id}/")
 }
 
 #[cfg(test)]
@@ -176,6 +194,14 @@ mod tests {
             name(&Claimed::Session { user_id, session_id }),
             named("session", &format!("{user}/{session}"))
         );
+        let webhook_id = WebhookId(Uuid::from_u128(5));
+        assert_eq!(
+            name(&Claimed::Webhook { app_id: app_id.clone(), webhook_id }),
+            named("webhook", "default/00000000-0000-0000-0000-000000000005")
+        );
+        let message = "00000000-0000-0000-0000-000000000005/00000000000000000042";
+        assert_eq!(name(&Claimed::WebhookWaiting(webhook_id, 42)), named("webhook_waiting", message));
+        assert_eq!(name(&Claimed::WebhookFailed(webhook_id, 42)), named("webhook_failed", message));
         let mail = "default/00000000000000000042/magic_link";
         assert_eq!(name(&Claimed::MailWaiting(event, MailKind::MagicLink)), named("mail_waiting", mail));
         assert_eq!(name(&Claimed::MailFailed(event, MailKind::MagicLink)), named("mail_failed", mail));

@@ -12,9 +12,10 @@ use domain::memberships::Memberships;
 use domain::organization::Organization;
 use domain::session::Session;
 use domain::user::User;
+use domain::webhook::Webhook;
 use domain::{
     AppId, Event, EventId, MagicLinkId, OrganizationId, Recorded, SessionId, Stream, StreamId, Timestamp,
-    UserId,
+    UserId, WebhookId,
 };
 use event_store::contract::{append, macs, nothing, stream};
 use event_store::repository::as_of::{DISORDER, position_at};
@@ -62,6 +63,7 @@ fn stream_of(event: &Event, number: u8) -> Option<StreamId> {
         Event::Delivery(_) => Delivery::stream(&EventId(id(number))),
         Event::Organization(_) => Organization::stream(&OrganizationId(id(number))),
         Event::Memberships(_) => Memberships::stream(&UserId(id(number))),
+        Event::Webhook(_) => Webhook::stream(&WebhookId(id(number))),
         Event::Journal(_) | Event::Access(_) => return None,
     })
 }
@@ -130,6 +132,7 @@ impl World {
             self.check::<Session>(&SessionId(id(number)), position).await?;
             self.check::<MagicLink>(&MagicLinkId(id(number)), position).await?;
             self.check::<Delivery>(&EventId(id(number)), position).await?;
+            self.check::<Webhook>(&WebhookId(id(number)), position).await?;
         }
         Ok(())
     }

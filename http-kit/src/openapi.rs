@@ -56,6 +56,7 @@ const TAGS: &[(&str, &str)] = &[
     ("organizations", "Organizations of users: your own, and their members."),
     ("admin", "An app's users, statistics and mails, for its admins and servers."),
     ("audit", "The audit log, and the event feed."),
+    ("webhooks", "Events sent to an app's own programs, signed."),
     ("keys", "API keys, and the keys that sign access tokens."),
     ("platform", "Apps, projections, health and metrics, for the operator of a deployment."),
 ];

@@ -178,6 +178,18 @@ impl RecordedEvent {
         if is_plain { self.written_in_order(origin) } else { canonical_json(&self.to_cloud_event(origin)) }
     }
 
+    /// The envelope as canonical JSON with the personal part opened: as the member `personal` of its data, where the schema of
+    /// the event has it.
+    pub fn to_canonical_json_with(&self, origin: &LogOrigin, personal: Value) -> String {
+        let mut event = self.members();
+        event.insert("dataschema".to_owned(), self.data_schema(origin).into());
+        event.remove("personal");
+        if let Some(Value::Object(data)) = event.get_mut("data") {
+            data.insert("personal".to_owned(), personal);
+        }
+        canonical_json(&Value::Object(event))
+    }
+
     /// The envelope, member by member in their canonical order, around data that is canonical already.
     fn written_in_order(&self, origin: &LogOrigin) -> String {
         let Metadata { app_id, actor, correlation_id, causation_id, traceparent, request_id: _ } =

@@ -201,6 +201,8 @@ problems! {
          one.";
     TOO_MANY_ROLES "too_many_roles" 409 "The user has too many roles":
         "A user can have at most 50 roles in an app, of 2000 characters in all. Take a role away first.";
+    TOO_MANY_WEBHOOKS "too_many_webhooks" 409 "The app has too many webhooks":
+        "An app can have at most 50 webhooks. Delete those that are not used, or let one receive the events of several.";
     UNAUTHENTICATED "unauthenticated" 401 "Credentials are missing or invalid":
         "The route needs `Authorization: Bearer …` with an access token of this app, or an API key. The credential is \
          missing, malformed, expired, revoked, or belongs to another app. Refresh the token or log in again.";
@@ -222,6 +224,12 @@ problems! {
     WEAK_PASSWORD "weak_password" 422 "The password is too weak":
         "A new password needs as many characters as the app's `password_min_length` (8 by default), at most 1024 bytes, \
          and must not be a common one that attackers try first. Any characters are allowed, spaces included.";
+    WEBHOOK_DELIVERED "webhook_delivered" 409 "The webhook accepted the event":
+        "There is nothing to send again: the webhook has accepted this event. POST …/admin/webhooks/{webhook_id}/replay sends \
+         it the events from a position on once more.";
+    WEBHOOK_DISABLED "webhook_disabled" 409 "The webhook is disabled":
+        "Nothing is sent to a disabled webhook. Enable it first, with PATCH …/admin/webhooks/{webhook_id} and \
+         `{\"enabled\": true}`: it is sent the events from then on.";
 }
 
 #[cfg(test)]

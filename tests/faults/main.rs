@@ -48,6 +48,7 @@
 //! | old data directory | `old_data`; older formats of single files: `event-store/tests`, `read-models/src/tests/rows.rs` |
 //! | the sender of mails killed, dead around a mail, replaced by another node | `mail`; `effects/src/mailer/tests.rs` |
 //! | mail server hanging, away, deferring | `mail`; `effects/src/mailer/tests.rs` |
+//! | the sender of webhooks killed, dead around a message, replaced by another node | `webhooks` |
 //! | background tasks that panic, once and again and again | `tasks`; `tasks/src/tests.rs` |
 //! | the log's disk full, its reader gone or asleep, stderr closed | `log`; `watchword/src/logging/outlet/tests.rs` |
 
@@ -99,6 +100,7 @@ mod stream_deleted;
 mod tasks;
 mod terminated;
 mod upgrade_killed;
+mod webhooks;
 mod went_back;
 
 /// Cheap hashes, so that the load is on the journal; a check of the stream's end every second; and a bus that forgets

@@ -111,6 +111,15 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("POST", "/v1/apps/{app_id}/admin/users/{user_id}/password-reset", Admin, ""),
     ("GET", "/v1/apps/{app_id}/admin/mail/failures", Admin, ""),
     ("POST", "/v1/apps/{app_id}/admin/mail/failures/{mail_id}/retry", Admin, ""),
+    ("GET", "/v1/apps/{app_id}/admin/webhooks", Admin, ""),
+    ("POST", "/v1/apps/{app_id}/admin/webhooks", Admin, r#"{"url":"https://hooks.example/","events":["*"]}"#),
+    ("GET", "/v1/apps/{app_id}/admin/webhooks/{webhook_id}", Admin, ""),
+    ("PATCH", "/v1/apps/{app_id}/admin/webhooks/{webhook_id}", Admin, r#"{"enabled":false}"#),
+    ("DELETE", "/v1/apps/{app_id}/admin/webhooks/{webhook_id}", Admin, ""),
+    ("GET", "/v1/apps/{app_id}/admin/webhooks/{webhook_id}/deliveries", Admin, ""),
+    ("POST", "/v1/apps/{app_id}/admin/webhooks/{webhook_id}/deliveries/{delivery_id}/retry", Admin, ""),
+    ("POST", "/v1/apps/{app_id}/admin/webhooks/{webhook_id}/replay", Admin, r#"{"from_position":1}"#),
+    ("POST", "/v1/apps/{app_id}/admin/webhooks/{webhook_id}/test", Admin, ""),
     ("GET", "/v1/apps/{app_id}/admin/stats", Admin, ""),
     ("GET", "/v1/apps/{app_id}/admin/api-keys", Admin, ""),
     ("POST", "/v1/apps/{app_id}/admin/api-keys", Admin, r#"{"name":"x","permissions":["users:read"]}"#),
@@ -142,6 +151,7 @@ struct Ids<'a> {
     session: &'a str,
     key: &'a str,
     org: &'a str,
+    webhook: &'a str,
 }
 
 fn call(server: &Server, route: &(&str, &str, Access, &'static str), ids: &Ids) -> Call {
@@ -153,6 +163,8 @@ fn call(server: &Server, route: &(&str, &str, Access, &'static str), ids: &Ids) 
         .replace("{key_id}", ids.key)
         .replace("{org_id}", ids.org)
         .replace("{import_id}", ABSENT)
+        .replace("{webhook_id}", ids.webhook)
+        .replace("{delivery_id}", "1")
         .replace("{mail_id}", "1-magic_link")
         .replace("{role}", "editor");
     let call = server.call(route.0.parse().unwrap(), path);
@@ -204,7 +216,15 @@ async fn each_route_lets_in_whom_it_is_for() {
     let (_, powerless_key) = app.api_key(&["orgs:*"]).await;
     let org = app.create_organization(&victim.access, "Victims").await;
     let org = org["id"].as_str().unwrap();
-    let ids = Ids { app: &app.id, user: &victim.user_id, session: &victim.session, key: &key_id, org };
+    let webhook = app.webhook("https://hooks.example/", &["*"]).await.0;
+    let ids = Ids {
+        app: &app.id,
+        user: &victim.user_id,
+        session: &victim.session,
+        key: &key_id,
+        org,
+        webhook: &webhook,
+    };
     let (_, every_key) = app.api_key(&every).await;
     let head = server.events().await.len();
 
@@ -221,6 +241,7 @@ async fn each_route_lets_in_whom_it_is_for() {
             let path = path.replace("{session_id}", ids.session).replace("{key_id}", ids.key);
             let path = path.replace("{org_id}", ids.org);
             let path = path.replace("{import_id}", ABSENT);
+            let path = path.replace("{webhook_id}", ids.webhook).replace("{delivery_id}", "1");
             let path = path.replace("{role}", "editor").replace("{mail_id}", "1-magic_link");
             let nonsense = server.call(route.0.parse().unwrap(), path).body("application/json", "[");
             let logout = route.1.ends_with("/logout");
@@ -265,19 +286,23 @@ async fn absent_resources_and_those_of_others_are_indistinguishable() {
     let admin = app.register_admin(&email("admin")).await;
     let key = server.platform_key();
     let their_org = foreign.create_organization(&theirs.access, "Theirs").await;
+    let their_webhook = foreign.webhook("https://hooks.example/", &["*"]).await.0;
     let their_ids = Ids {
         app: &app.id,
         user: &theirs.user_id,
         session: &theirs.session,
         key: &their_key,
         org: their_org["id"].as_str().unwrap(),
+        webhook: &their_webhook,
     };
-    let absent_ids = Ids { app: &app.id, user: ABSENT, session: ABSENT, key: ABSENT, org: ABSENT };
+    let absent_ids =
+        Ids { app: &app.id, user: ABSENT, session: ABSENT, key: ABSENT, org: ABSENT, webhook: ABSENT };
     let head = server.events().await.len();
 
     for route in ROUTES {
-        let names_one =
-            ["{user_id}", "{session_id}", "{key_id}", "{org_id}"].iter().any(|it| route.1.contains(it));
+        let names_one = ["{user_id}", "{session_id}", "{key_id}", "{org_id}", "{webhook_id}"]
+            .iter()
+            .any(|it| route.1.contains(it));
         if !names_one {
             continue;
         }
@@ -303,7 +328,7 @@ async fn an_absent_app_has_nothing() {
     let server = Server::start().await;
     let key = server.platform_key();
     for app in ["absent", "platform"] {
-        let ids = Ids { app, user: ABSENT, session: ABSENT, key: ABSENT, org: ABSENT };
+        let ids = Ids { app, user: ABSENT, session: ABSENT, key: ABSENT, org: ABSENT, webhook: ABSENT };
         for route in ROUTES.iter().filter(|it| it.1.contains("{app_id}")) {
             // Platform keys manage one another and see their history; for all other callers there is no such app.
             if app == "platform" && (route.1.contains("/api-keys") || route.1.ends_with("/audit/events")) {

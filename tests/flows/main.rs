@@ -66,5 +66,7 @@ mod user_import_hashes;
 mod users_in_bulk;
 mod validation;
 mod verify;
+mod webhook_messages;
+mod webhooks;
 mod witness;
 mod witnesses;

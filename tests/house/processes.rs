@@ -16,6 +16,7 @@ const SHORT: &[(&str, &str)] = &[
     ("command-service/src/admin/users/import/run.rs", "an import, which goes on without its caller"),
     ("dispatcher/src/lib.rs", "a decision, which goes on without its caller"),
     ("effects/src/mailer/transport.rs", "the file of a mail"),
+    ("effects/src/webhooks/runner.rs", "the tasks of webhooks, which end with their node's turn"),
     ("event-store/src/contract.rs", "rivals in the adapters' suite"),
     ("event-store/src/kurrentdb/link.rs", "a connection; one that ends is made again by the next call"),
     (

@@ -21,6 +21,7 @@ const ROOMS: &[&str] = &[
     "sessions",
     "organizations",
     "api_keys",
+    "webhooks",
     "keys",
     "checkpoint_keys",
     "apps",

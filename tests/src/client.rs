@@ -337,6 +337,19 @@ impl<'a> App<'a> {
         (id, key)
     }
 
+    /// Creates a webhook of these events, and returns its id and its secret.
+    pub async fn webhook(&self, url: &str, events: &[&str]) -> (String, String) {
+        let answer = self
+            .post("admin/webhooks")
+            .bearer(&self.server.platform_key())
+            .json(&json!({"url": url, "events": events}))
+            .await
+            .expect(201)
+            .json();
+        let text = |name: &str| answer[name].as_str().expect("a new webhook has both").to_owned();
+        (text("id"), text("secret"))
+    }
+
     /// Verifies an address as the owner of the mailbox would. For that the app briefly delivers mails itself.
     pub async fn verify(&self, email: &str) {
         let key = self.server.platform_key();

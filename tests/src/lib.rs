@@ -22,6 +22,7 @@ mod documented;
 pub mod generator;
 pub mod log;
 pub mod paced;
+mod receiver;
 mod server;
 pub mod stalls;
 pub mod transparency;
@@ -30,6 +31,7 @@ pub mod workload;
 
 pub use bus::Bus;
 pub use client::{Answer, App, Call, Tokens, claims_of, email, jwt_header_of};
+pub use receiver::{Message, Reaction, Receiver, assert_ordered, webhook_positions};
 pub use server::{Output, Server, free_port};
 pub use witness::{Asked, Witness};
 

@@ -93,6 +93,8 @@ struct Parts {
     brought: Option<([u8; TAG], ApiKeyId)>,
     /// In the order of [`TokenPurpose::ALL`], which is that of its variants.
     keys: [hmac::Key; TokenPurpose::ALL.len()],
+    /// Of the secrets of webhooks, which are no tokens: others verify with them.
+    webhooks: hmac::Key,
 }
 
 impl DerivedTokens {
@@ -102,7 +104,8 @@ impl DerivedTokens {
             let derived = instance.derive(&format!("watchword/v1/token/{}", purpose.name()));
             hmac::Key::new(hmac::HMAC_SHA256, &*derived)
         };
-        Self(Arc::new(Parts { id: instance.id(), brought: None, keys: TokenPurpose::ALL.map(key) }))
+        let webhooks = hmac::Key::new(hmac::HMAC_SHA256, &*instance.derive("watchword/v1/webhook-secret"));
+        Self(Arc::new(Parts { id: instance.id(), brought: None, keys: TokenPurpose::ALL.map(key), webhooks }))
     }
 
     /// Accepts this text as a platform key, too: one created outside and configured as a secret. Its id is derived from it, so
@@ -156,6 +159,13 @@ impl DerivedTokens {
         }
         hmac::verify(self.key(purpose), &message(purpose, payload), tag).ok()?;
         Some(payload.to_vec())
+    }
+
+    /// The secret of the webhook with this id.
+    pub(crate) fn derive_webhook_secret(&self, id: &[u8; 16]) -> [u8; TAG] {
+        let mut secret = [0; TAG];
+        secret.copy_from_slice(hmac::sign(&self.0.webhooks, id).as_ref());
+        secret
     }
 
     fn key(&self, purpose: TokenPurpose) -> &hmac::Key {

@@ -9,8 +9,10 @@ mod signing;
 pub mod strict_json;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod webhook_secret;
 
 pub use access::{AccessClaims, AccessTokens, InvalidToken, LEEWAY};
 pub use derived::{ApiKeyToken, DerivedTokens, DeviceToken, MagicLinkToken, RefreshToken, TokenPurpose};
 pub use public_url::{InvalidPublicUrl, PublicUrl};
 pub use signing::{Grant, Signing, SigningError, algorithm_name};
+pub use webhook_secret::WebhookSecret;

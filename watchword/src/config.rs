@@ -7,6 +7,7 @@ mod keys;
 mod parse;
 mod stores;
 mod values;
+mod webhooks;
 mod witnesses;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use domain::journal::InvalidOrigin;
 use domain::lockout::LockoutPolicy;
 use domain::{Email, LogOrigin};
 use effects::mailer::{DeliveryPolicy, MailUrl};
+use effects::outbound::AllowedNetworks;
 use effects::relay::RelaySettings;
 use effects::senders::{SenderDomains, Senders};
 use event_store::location::Location;
@@ -128,6 +130,9 @@ pub struct Config {
     /// The sender of mails. None: derived from the public URL.
     pub mail_sender: Option<Email>,
     pub sender_domains: SenderDomains,
+    /// What webhooks may reach, besides public addresses.
+    pub webhook_networks: AllowedNetworks,
+    pub webhooks: webhooks::WebhookConfig,
     pub caches: Caches,
     /// Bytes of free space that are enough, in each folder that the service writes to.
     pub storage_free: u64,
@@ -284,15 +289,13 @@ impl Config {
                 reserve: &keys::LIMITS_EXPORTS_RESERVE,
             }
             .take(values, Shares::of)?,
-            checkpoints: CheckpointSettings {
-                interval: values.take(&keys::CHECKPOINT_INTERVAL)?,
-                events: values.take(&keys::CHECKPOINT_EVENTS)?.get() as u64,
-                key_overlap: values.take(&keys::CHECKPOINT_KEY_OVERLAP)?,
-            },
+            checkpoints: checkpoints(values)?,
             witnesses: values.take(&keys::WITNESSES)?,
             sessions_of_a_user: values.take(&keys::LIMITS_SESSIONS)?,
             mail_sender: values.take_given(&keys::MAIL_SENDER)?,
             sender_domains: values.take(&keys::MAIL_SENDER_DOMAINS)?,
+            webhooks: webhooks::webhooks(values)?,
+            webhook_networks: AllowedNetworks::new(values.take(&keys::ALLOWED_WEBHOOK_NETWORKS)?),
             mail: Some(mail(values, &data_dir)?),
             caches: Caches {
                 most_aggregates: values.take(&keys::CACHE_AGGREGATES)?,
@@ -469,6 +472,14 @@ fn mail(values: &mut Values, data_dir: &Path) -> Result<Mail, ConfigError> {
             first_pause: values.take(&keys::MAIL_FIRST_PAUSE)?,
             longest_pause: values.take(&keys::MAIL_LONGEST_PAUSE)?,
         },
+    })
+}
+
+fn checkpoints(values: &mut Values) -> Result<CheckpointSettings, ConfigError> {
+    Ok(CheckpointSettings {
+        interval: values.take(&keys::CHECKPOINT_INTERVAL)?,
+        events: values.take(&keys::CHECKPOINT_EVENTS)?.get() as u64,
+        key_overlap: values.take(&keys::CHECKPOINT_KEY_OVERLAP)?,
     })
 }
 

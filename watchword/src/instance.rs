@@ -5,6 +5,7 @@ mod health;
 mod locate;
 mod looking;
 mod loss;
+mod senders;
 pub mod storage;
 mod stores;
 
@@ -22,8 +23,9 @@ use domain::app::App;
 use domain::session::SessionEvent;
 use domain::user::User;
 use domain::{AppId, Email, Event, LogOrigin, Permission, UserId};
-use effects::mailer::{self, MailTransport, MailUrl, Mailer, MailerParts, MailerSettings, Patience};
+use effects::mailer::Mailer;
 use effects::relay::Relay;
+use effects::webhooks::WebhookSender;
 use event_store::{Clock, InstanceKey, Repository, StoreError, SystemClock};
 use http_kit::request::RequestLayer;
 use http_kit::{AccessLog, Authenticator, Entrance, RateClass, RateLimits};
@@ -77,6 +79,7 @@ pub struct Instance {
     commands: Option<Arc<CommandService>>,
     relay: Option<Arc<Relay>>,
     mailer: Option<Arc<Mailer>>,
+    webhooks: Option<Arc<WebhookSender>>,
     routers: Routers,
     /// The path of the public URL.
     prefix: String,
@@ -149,7 +152,7 @@ impl Instance {
                 settings: settings(config, &public_url),
             });
             bootstrap(config, &service).await?;
-            mailer::begin(&**service.repository.journal()).await?;
+            senders::begin(&**service.repository.journal()).await?;
             services = services.merge(Arc::clone(&service).router());
             commands = Some(service);
         }
@@ -177,7 +180,7 @@ impl Instance {
             projections = Some(service);
         }
         // From here on nothing can fail and leave background tasks behind.
-        let mailer = commands.as_ref().and_then(|service| start_mailer(config, service, &public_url, &node));
+        let (mailer, webhooks) = senders::start(config, commands.as_deref(), &public_url, &origin, &node);
         let publishes = nats.filter(|_| role != Role::Projections);
         let relay = publishes.map(|(nats, settings)| stores.relay(nats, &origin, settings));
         let edge = edge(config, &stores, &repository, &clock).below(public_url.prefix());
@@ -195,6 +198,7 @@ impl Instance {
             projections: projections.clone(),
             relay: relay.clone(),
             mailer: mailer.clone(),
+            webhooks: webhooks.clone(),
         };
         // Credential routes have a narrower limit of their own inside this one; probes at the root have none.
         let services = services.layer(limits.layer(RateClass::General).by_key(tokens.clone()));
@@ -210,6 +214,7 @@ impl Instance {
             commands,
             relay,
             mailer,
+            webhooks,
             routers,
             prefix,
         })
@@ -346,10 +351,13 @@ impl Instance {
         }
     }
 
-    /// Stops the mailer, the relay and the projectors, and closes the stores.
+    /// Stops the mailer, the sender of webhooks, the relay and the projectors, and closes the stores.
     pub async fn close(self) {
         if let Some(mailer) = &self.mailer {
             mailer.shutdown().await;
+        }
+        if let Some(webhooks) = &self.webhooks {
+            webhooks.shutdown().await;
         }
         if let Some(relay) = &self.relay {
             relay.shutdown().await;
@@ -452,6 +460,8 @@ fn settings(config: &Config, public_url: &PublicUrl) -> command_service::Setting
         breached_passwords: config.breached_passwords.clone(),
         imported_hash_cost: config.imported_hash_cost.into(),
         senders: config.senders(public_url),
+        webhook_networks: config.webhook_networks.clone(),
+        webhook_patience: config.webhooks.patience,
     }
 }
 
@@ -461,37 +471,4 @@ fn start_hashing(config: &Config) -> anyhow::Result<PasswordHashing> {
         threads: config.hashing_threads.map(NonZeroUsize::get),
         queue: config.hashing_queue.map(NonZeroUsize::get),
     })?)
-}
-
-/// Sends the mails requested by this and other processes, from the position where [`mailer::begin`] ensured that it
-/// happens.
-fn start_mailer(
-    config: &Config,
-    commands: &CommandService,
-    public_url: &PublicUrl,
-    node: &str,
-) -> Option<Arc<Mailer>> {
-    let mail = config.mail.as_ref()?;
-    if let MailUrl::Files(folder) = &mail.url {
-        let folder = folder.display();
-        tracing::warn!("no mail is sent: each is written to {folder} until mail_url names a mail server");
-    }
-    let post = MailTransport::new(mail.url.clone(), public_url.host_str(), Patience::default());
-    if let Some(server) = post.server() {
-        let _ = commands.mail_server.set(server);
-    }
-    Some(Arc::new(Mailer::start(MailerParts {
-        repository: Arc::clone(&commands.repository),
-        dispatcher: commands.dispatcher.clone(),
-        clock: Arc::clone(&commands.clock),
-        tokens: commands.tokens.clone(),
-        access_tokens: Arc::clone(&commands.access_tokens),
-        post,
-        settings: MailerSettings {
-            node: node.to_owned(),
-            lease: MailerSettings::LEASE,
-            policy: mail.policy,
-            senders: config.senders(public_url),
-        },
-    })))
 }

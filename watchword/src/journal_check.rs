@@ -10,6 +10,7 @@ use domain::lockout::Lockout;
 use domain::magic_link::MagicLink;
 use domain::session::Session;
 use domain::user::{User, UserEvent};
+use domain::webhook::Webhook;
 use domain::{Event, LogOrigin, StreamId, Timestamp, UserId};
 use effects::mailer;
 use event_store::{LookupKey, Repository, StoreError};
@@ -241,6 +242,7 @@ impl Scan {
                 "session" => repository.check_snapshot::<Session>(&stream).await,
                 "magic_link" => repository.check_snapshot::<MagicLink>(&stream).await,
                 "delivery" => repository.check_snapshot::<Delivery>(&stream).await,
+                "webhook" => repository.check_snapshot::<Webhook>(&stream).await,
                 _ => Ok(Some("it belongs to no aggregate that this program knows".to_owned())),
             };
             match fault {

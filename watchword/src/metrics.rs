@@ -70,6 +70,7 @@ const MAIL_KINDS: &[&str] = &[
     "address_taken",
 ];
 const MAIL_REASONS: &[&str] = &["unreachable", "deferred", "rejected", "not_made", "expired"];
+const WEBHOOK_REASONS: &[&str] = &["unreachable", "timeout", "status", "forbidden", "not_made", "blocked"];
 const OUTCOMES: &[&str] = &[
     "done",
     "replayed",
@@ -187,6 +188,12 @@ static METRICS: &[Metric] = &[
     counter("watchword_mail_given_up_total", "Mails given up, by purpose").by("mail", MAIL_KINDS),
     counter("watchword_mail_unreadable_total", "Unreadable events that may request a mail"),
     histogram("watchword_mail_send_seconds", "Time of an attempt"),
+    // Webhooks.
+    gauge("watchword_webhook_lag", "Events that the slowest webhook was not sent yet"),
+    gauge("watchword_webhook_waiting", "Events that wait to be sent to a webhook again"),
+    counter("watchword_webhook_delivered_total", "Messages accepted by webhooks"),
+    counter("watchword_webhook_failures_total", "Messages not accepted by webhooks, by reason").by("reason", WEBHOOK_REASONS),
+    counter("watchword_webhook_unreadable_total", "Unreadable events that are sent to no webhook"),
     // Background tasks and the log.
     gauge("watchword_task_running", "1 while the background task runs, 0 while it waits to be started again").by("task", &[]),
     counter("watchword_task_restarts_total", "Times a background task failed and was started again").by("task", &[]),

@@ -96,6 +96,7 @@ const USER_ID: &str = "01900000-0000-7000-8000-000000000001";
 const SESSION_ID: &str = "01900000-0000-7000-8000-000000000002";
 const KEY_ID: &str = "01900000-0000-7000-8000-000000000003";
 const ORGANIZATION_ID: &str = "01900000-0000-7000-8000-000000000006";
+const WEBHOOK_ID: &str = "01900000-0000-7000-8000-000000000007";
 const HASH: &str = "LZxXyFxVGzMpL1jAT0LXSYPGlRtVGbpnBQFNbPqe5xk=";
 const KID: &str = "3vPPCuNp2Mpr8a9MtuZlbPB-bGkEIyBnWPSSPKSGSSA";
 
@@ -142,6 +143,13 @@ fn of_name(schema: &str, name: &str) -> Option<Value> {
         (_, "app_id" | "aud" | "client_id") => "acme".into(),
         ("User" | "Me", "id") | (_, "user_id" | "sub") => USER_ID.into(),
         ("Session", "id") | (_, "session_id" | "sid" | "exclude") => SESSION_ID.into(),
+        (_, "webhook_id") | ("Webhook" | "CreatedWebhook", "id") => WEBHOOK_ID.into(),
+        ("WebhookDelivery", "event_type") => "UserRegistered".into(),
+        (_, "delivery_id") => "1042".into(),
+        (_, "url") => "https://hooks.acme.example/watchword".into(),
+        ("Webhook" | "CreatedWebhook" | "NewWebhook" | "WebhookPatch", "events") => "user.*".into(),
+        (_, "description") => "Welcome mails".into(),
+        (_, "status_code") => 503.into(),
         (_, "mail_id") => "1042-password_reset".into(),
         (_, "subject") => format!("user-{USER_ID}").into(),
         (_, "email") => "ada@example.com".into(),
@@ -185,7 +193,7 @@ fn of_name(schema: &str, name: &str) -> Option<Value> {
         (_, "code_challenge") => "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".into(),
         (_, "state") => "af0ifjsldkj".into(),
         (_, "expires_at" | "to") => "2026-03-02T12:00:00Z".into(),
-        (_, "position") => 21.into(),
+        (_, "position" | "from_position") => 21.into(),
         (_, "total") => 1.into(),
         (_, "next_cursor") => Value::Null,
         _ => return None,

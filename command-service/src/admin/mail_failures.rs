@@ -171,7 +171,7 @@ async fn retry(
 
 fn refused(error: DeliveryError) -> Problem {
     match error {
-        DeliveryError::Absent => Problem::not_found(),
+        DeliveryError::Absent | DeliveryError::Delivered => Problem::not_found(),
         DeliveryError::Sent => Problem::new(problems::MAIL_SENT),
         DeliveryError::Expired => Problem::new(problems::MAIL_EXPIRED),
     }

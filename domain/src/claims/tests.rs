@@ -202,6 +202,19 @@ fn kinds_have_the_names_they_always_had() {
     let names: Vec<&str> = ClaimKind::ALL.iter().map(|kind| kind.as_str()).collect();
     assert_eq!(
         names,
-        ["app", "email", "erased", "journal", "magic_link", "mail_failed", "mail_waiting", "session", "slug"]
+        [
+            "app",
+            "email",
+            "erased",
+            "journal",
+            "magic_link",
+            "mail_failed",
+            "mail_waiting",
+            "session",
+            "slug",
+            "webhook",
+            "webhook_failed",
+            "webhook_waiting"
+        ]
     );
 }

@@ -7,11 +7,9 @@ use domain::mail::MailKind;
 use domain::{EventId, Timestamp, UserId};
 use event_store::StoreError;
 use futures::FutureExt;
-use schemas::RecordedEvent;
-use schemas::envelope::{Actor, Metadata};
 
-use super::runner::Stop;
 use super::transport::Unsent;
+use crate::cursor::Stop;
 
 /// A damaged event is skipped, counted and logged: later mails must not wait until the journal is repaired.
 pub(super) fn unless_damaged<T>(position: u64, outcome: Result<T, Stop>) -> Result<Option<T>, Stop> {
@@ -82,17 +80,5 @@ impl Failed {
                 at,
             },
         }
-    }
-}
-
-/// The metadata of events caused by an event.
-pub(super) fn because_of(recorded: &RecordedEvent) -> Metadata {
-    Metadata {
-        app_id: recorded.metadata.app_id.clone(),
-        actor: Actor::system(),
-        correlation_id: recorded.metadata.correlation_id,
-        causation_id: Some(recorded.id),
-        request_id: None,
-        traceparent: recorded.metadata.traceparent.clone(),
     }
 }

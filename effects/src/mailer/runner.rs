@@ -11,7 +11,7 @@ use domain::delivery::{Delivery, DeliveryError, DeliveryEvent, FailureReason, Ou
 use domain::mail::{Mail, MailKind, asks_for_mail, mails_of};
 use domain::user::{Client, User};
 use domain::{Event, EventId, Timestamp};
-use event_store::{Clock, Cursor, Journal, Repository, StoreError};
+use event_store::{Clock, Journal, Repository, StoreError};
 use schemas::RecordedEvent;
 use tasks::End;
 use tokio::sync::watch;
@@ -19,12 +19,12 @@ use tokio::time::Instant;
 
 use super::backlog::Backlog;
 use super::compose::Composer;
-use super::failed::{Failed, because_of, unless_damaged, unless_it_panics, unless_unreadable};
+use super::failed::{Failed, unless_damaged, unless_it_panics, unless_unreadable};
 use super::lists::{MailRef, WAITING, count_given_up};
 use super::transport::{MailTransport, Unsent};
-use super::{
-    BATCH, EFFECT, FIRST_PAUSE, GATHER, KEEP, LONGEST_ABSENCE, LONGEST_PAUSE, MailerSettings, MailerStatus,
-    compose,
+use super::{BATCH, EFFECT, GATHER, MailerSettings, compose};
+use crate::cursor::{
+    Claimant, EffectStatus, Ending, FIRST_PAUSE, HeldCursor, Interruptions, LONGEST_PAUSE, Stop, because_of,
 };
 
 pub(super) struct Runner {
@@ -35,38 +35,18 @@ pub(super) struct Runner {
     pub(super) composer: Composer,
     pub(super) post: MailTransport,
     pub(super) settings: MailerSettings,
-    pub(super) status: watch::Sender<MailerStatus>,
-    pub(super) ending: watch::Receiver<bool>,
+    pub(super) status: watch::Sender<EffectStatus>,
+    pub(super) ending: Ending,
     /// Until when an unreachable mail server is not contacted.
     pub(super) stand_back: Option<Instant>,
     /// The length of the next such pause.
     pub(super) pause: Duration,
 }
 
-/// Why it stops for now.
-pub(super) enum Stop {
-    /// It is shutting down.
-    Ending,
-    /// Another node sends now.
-    Lost,
-    /// The journal cannot be read or written.
-    Store(StoreError),
-}
-
-impl From<StoreError> for Stop {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
 /// The state while the cursor is held.
 struct Held {
-    /// Every event up to it is finished; later ones may be.
-    pub(super) cursor: Cursor,
+    pub(super) cursor: HeldCursor,
     pub(super) backlog: Backlog,
-    pub(super) renewed: Instant,
-    /// The stored position, and when it was stored.
-    pub(super) kept: (u64, Instant),
     /// The mails waiting for a retry, by time.
     pub(super) waiting: BTreeSet<(Timestamp, MailRef)>,
     pub(super) failed: usize,
@@ -74,34 +54,16 @@ struct Held {
 
 impl Runner {
     pub(super) async fn run(&mut self) -> End {
-        let mut pause = FIRST_PAUSE;
+        let mut interruptions = Interruptions::of("mailer");
         loop {
-            match self.work().await {
-                Stop::Ending => return End::Asked,
-                Stop::Lost => {
-                    tracing::info!("another node sends mails now");
-                    // The other node reports them.
-                    metrics::gauge!("watchword_mail_waiting").set(0.0);
-                    metrics::gauge!("watchword_mail_failed").set(0.0);
-                    pause = FIRST_PAUSE;
-                }
-                Stop::Store(error) => {
-                    // An unavailable store is polled often, so that mails go out once it is back, but logged only once.
-                    let is_away = matches!(error, StoreError::Unavailable(_));
-                    if is_away && self.status.borrow().state == "interrupted" {
-                        tracing::debug!(%error, "the mailer is still interrupted");
-                    } else {
-                        tracing::error!(%error, "the mailer is interrupted");
-                    }
-                    self.status.send_modify(|status| {
-                        status.state = "interrupted";
-                        status.error = Some(error.to_string());
-                    });
-                    if self.sleep(Instant::now() + pause).await.is_err() {
-                        return End::Asked;
-                    }
-                    pause = (pause * 2).min(if is_away { LONGEST_ABSENCE } else { LONGEST_PAUSE });
-                }
+            let stop = self.work().await;
+            if matches!(stop, Stop::Lost) {
+                // The other node reports them.
+                metrics::gauge!("watchword_mail_waiting").set(0.0);
+                metrics::gauge!("watchword_mail_failed").set(0.0);
+            }
+            if let Some(end) = interruptions.after(stop, &self.status, &self.ending).await {
+                return end;
             }
         }
     }
@@ -114,50 +76,34 @@ impl Runner {
         };
         let Err(stop) = self.follow(&mut held).await;
         if matches!(stop, Stop::Ending) {
-            // On failure, the next holder finds it out by itself.
-            let _ = self.journal.move_cursor(EFFECT, held.cursor).await;
-            let _ = self.journal.release_cursor(EFFECT, held.cursor).await;
+            held.cursor.let_go().await;
         }
         stop
     }
 
     /// Waits until no other node holds the cursor.
     async fn take(&mut self) -> Result<Held, Stop> {
-        loop {
-            self.require_going_on()?;
-            let renewed = Instant::now();
-            let taken = self.journal.hold_cursor(EFFECT, &self.settings.node, self.settings.lease).await?;
-            let Some(mut cursor) = taken else {
-                self.status.send_modify(|status| (status.state, status.error) = ("standby", None));
-                self.sleep(renewed + self.settings.lease / 3).await?;
-                continue;
-            };
-            let newest = self.journal.head().await?;
-            if cursor.position > newest {
-                tracing::warn!(
-                    position = cursor.position,
-                    newest,
-                    "the journal was restored to an older state: mails of its events are not sent"
-                );
-                cursor.position = newest;
-            }
-            let kept = (cursor.position, renewed);
-            let backlog = Backlog::after(cursor.position);
-            let mut held = Held { cursor, backlog, renewed, kept, waiting: BTreeSet::new(), failed: 0 };
-            self.load_lists(&mut held).await?;
-            tracing::info!(
-                position = cursor.position,
-                waiting = held.waiting.len(),
-                "this node sends the mails"
-            );
-            return Ok(held);
-        }
+        let claimant = Claimant {
+            journal: &self.journal,
+            effect: EFFECT,
+            node: &self.settings.node,
+            lease: self.settings.lease,
+            status: &self.status,
+            ending: &self.ending,
+        };
+        let cursor = claimant.take().await?;
+        let position = cursor.position();
+        let backlog = Backlog::after(position);
+        let mut held = Held { cursor, backlog, waiting: BTreeSet::new(), failed: 0 };
+        self.load_lists(&mut held).await?;
+        tracing::info!(position, waiting = held.waiting.len(), "this node sends the mails");
+        Ok(held)
     }
 
     async fn follow(&mut self, held: &mut Held) -> Result<std::convert::Infallible, Stop> {
         let mut journal_head = self.journal.watch_head();
         loop {
-            self.renew(held).await?;
+            held.cursor.renew().await?;
             let newest = *journal_head.borrow_and_update();
             let has_looked = self.look_ahead(held, newest).await?;
             let next = held.backlog.next();
@@ -165,19 +111,19 @@ impl Runner {
                 unless_unreadable(position, Box::pin(self.handle(held, position))).await?;
                 held.backlog.done(position);
             }
-            held.cursor.position = held.backlog.position();
+            held.cursor.set_position(held.backlog.position());
             // Alternately, so that neither new mails nor retries wait for all of the others.
             let tried = self.try_again(held).await?;
-            self.keep(held).await?;
+            held.cursor.keep().await?;
             self.report(held, newest);
             if !has_looked && next.is_none() && !tried {
                 let next = self.next_look(held);
                 tokio::select! {
                     changed = journal_head.changed() => {
                         changed.map_err(|_| StoreError::Unavailable("the journal was closed".into()))?;
-                        self.sleep(Instant::now() + GATHER).await?;
+                        self.ending.sleep(Instant::now() + GATHER).await?;
                     }
-                    slept = self.sleep(next) => slept?,
+                    slept = self.ending.sleep(next) => slept?,
                 }
             }
         }
@@ -185,14 +131,10 @@ impl Runner {
 
     /// When there is something to do even without a new event.
     fn next_look(&self, held: &Held) -> Instant {
-        let now = Instant::now();
-        let mut next = held.renewed + self.settings.lease / 3;
-        if held.cursor.position > held.kept.0 {
-            next = next.min(held.kept.1 + KEEP);
-        }
+        let mut next = held.cursor.next_look();
         if let Some((due, _)) = held.waiting.first() {
             let wait = due.duration_since(self.clock.now());
-            next = next.min(now + Duration::try_from(wait).unwrap_or_default());
+            next = next.min(Instant::now() + Duration::try_from(wait).unwrap_or_default());
         }
         next
     }
@@ -308,12 +250,12 @@ impl Runner {
     async fn stand_back(&mut self, held: &mut Held) -> Result<(), Stop> {
         while let Some(until) = self.stand_back.filter(|until| Instant::now() < *until) {
             let slice = Instant::now() + self.settings.lease / 3;
-            self.sleep(until.min(slice)).await?;
-            self.renew(held).await?;
+            self.ending.sleep(until.min(slice)).await?;
+            held.cursor.renew().await?;
         }
         self.stand_back = None;
-        self.require_going_on()?;
-        self.renew(held).await
+        self.ending.require_going_on()?;
+        held.cursor.renew().await
     }
 
     /// Sends, and renews the lease meanwhile, however long the mail server takes.
@@ -324,7 +266,7 @@ impl Runner {
         letter: &compose::Letter,
     ) -> Result<Result<(), Unsent>, Stop> {
         let started = Instant::now();
-        self.renew(held).await?;
+        held.cursor.renew().await?;
         let sent = {
             let mut sending = pin!(self.post.send(letter));
             loop {
@@ -332,7 +274,7 @@ impl Runner {
                     sent = &mut sending => break sent,
                     () = tokio::time::sleep(self.settings.lease / 6) => {
                         // A journal that is briefly unavailable is no reason to abort a mail halfway.
-                        if let Err(stop @ (Stop::Lost | Stop::Ending)) = self.renew(held).await {
+                        if let Err(stop @ (Stop::Lost | Stop::Ending)) = held.cursor.renew().await {
                             return Err(stop);
                         }
                     }
@@ -413,7 +355,7 @@ impl Runner {
                 }
                 Err(error) => {
                     tracing::error!(%error, event = %id, "the outcome of a mail cannot be recorded yet");
-                    self.sleep(Instant::now() + pause).await?;
+                    self.ending.sleep(Instant::now() + pause).await?;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
@@ -435,54 +377,15 @@ impl Runner {
         Ok(())
     }
 
-    /// Renews the lease, so that no other node sends for a while.
-    async fn renew(&self, held: &mut Held) -> Result<(), Stop> {
-        if held.renewed.elapsed() < self.settings.lease / 6 {
-            return Ok(());
-        }
-        let renewed = Instant::now();
-        let cursor = self.journal.hold_cursor(EFFECT, &self.settings.node, self.settings.lease).await?;
-        if cursor.is_none_or(|cursor| cursor.epoch != held.cursor.epoch) {
-            return Err(Stop::Lost);
-        }
-        held.renewed = renewed;
-        Ok(())
-    }
-
-    /// Stores the cursor from time to time.
-    async fn keep(&self, held: &mut Held) -> Result<(), Stop> {
-        let (position, at) = held.kept;
-        if held.cursor.position == position || at.elapsed() < KEEP {
-            return Ok(());
-        }
-        if !self.journal.move_cursor(EFFECT, held.cursor).await? {
-            return Err(Stop::Lost);
-        }
-        held.kept = (held.cursor.position, Instant::now());
-        Ok(())
-    }
-
-    fn require_going_on(&self) -> Result<(), Stop> {
-        if *self.ending.borrow() { Err(Stop::Ending) } else { Ok(()) }
-    }
-
-    async fn sleep(&self, until: Instant) -> Result<(), Stop> {
-        let mut ending = self.ending.clone();
-        tokio::select! {
-            () = tokio::time::sleep_until(until) => Ok(()),
-            _ = ending.wait_for(|ending| *ending) => Err(Stop::Ending),
-        }
-    }
-
     #[expect(clippy::cast_precision_loss, reason = "a gauge need not be exact past 2^53")]
     fn report(&self, held: &Held, newest: u64) {
-        let position = held.cursor.position;
+        let position = held.cursor.position();
         let (waiting, failed) = (held.waiting.len(), held.failed);
         metrics::gauge!("watchword_mail_position").set(position as f64);
         metrics::gauge!("watchword_mail_lag").set(newest.saturating_sub(position) as f64);
         metrics::gauge!("watchword_mail_waiting").set(waiting as f64);
         metrics::gauge!("watchword_mail_failed").set(failed as f64);
-        let status = MailerStatus { state: "running", position, waiting, failed, error: None };
+        let status = EffectStatus { state: "running", position, waiting, failed, error: None };
         self.status.send_if_modified(|before| std::mem::replace(before, status.clone()) != status);
     }
 }

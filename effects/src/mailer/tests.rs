@@ -20,9 +20,9 @@ use serde_json::{Value, json};
 use test_services::{Postgres, Smtp};
 
 use self::world::{World, begun, by_id, crash, email, mailer, repository, token};
-use super::failed::because_of;
 use super::lists::{FAILED, WAITING};
 use super::*;
+use crate::cursor::because_of;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_mail_goes_out_once_though_the_mailer_dies_in_the_middle() {

@@ -2,7 +2,7 @@
 
 use domain::access::{AccessEvent, ExportForm, HistoryExported, PersonalDataRead, PersonalDataSource};
 use domain::app::AppEvent;
-use domain::delivery::{DeliveryEvent, FailureReason, MailFailed};
+use domain::delivery::{DeliveryEvent, FailureReason, MailFailed, WebhookFailed, WebhookFailure};
 use domain::journal::JournalEvent;
 use domain::lockout::LockoutEvent;
 use domain::magic_link::MagicLinkEvent;
@@ -12,6 +12,7 @@ use domain::organization::{OrganizationEvent, RemovalReason};
 use domain::session::{LoginMethod, RevocationReason, SessionEvent};
 use domain::settings::SentBy;
 use domain::user::{ErasureReason, MailboxProof, ProfileField, RegistrationMethod, ResetReason, UserEvent};
+use domain::webhook::WebhookEvent;
 use domain::{Email, Event, Personal};
 
 /// A sentence about the person whose history it is, without its subject and its full stop.
@@ -24,6 +25,7 @@ pub(super) fn words(event: &Event) -> String {
         Event::Delivery(event) => delivery(event),
         Event::Access(event) => access(event),
         Event::App(event) => app(event),
+        Event::Webhook(event) => webhook(event),
         Event::Journal(event) => journal(event),
         Event::Organization(event) => organization(event),
         Event::Memberships(event) => memberships(event),
@@ -209,7 +211,32 @@ fn delivery(event: &DeliveryEvent) -> String {
             };
             format!("Mail not sent: {}; {why}{code}; {next}", mail(*kind))
         }
+        DeliveryEvent::WebhookDelivered(event) => {
+            format!("{} events delivered to a webhook, up to event {}", event.count, event.position)
+        }
+        DeliveryEvent::WebhookFailed(event) => webhook_failed(event),
     }
+}
+
+fn webhook_failed(event: &WebhookFailed) -> String {
+    let WebhookFailed { position, reason, status, retry_at, asked_again, .. } = event;
+    if *asked_again {
+        return format!("Event {position} to be sent to a webhook again");
+    }
+    let why = match reason {
+        WebhookFailure::Unreachable => "it could not be reached",
+        WebhookFailure::Timeout => "it did not answer in time",
+        WebhookFailure::Status => "it refused it",
+        WebhookFailure::Forbidden => "its address is not allowed",
+        WebhookFailure::NotMade => "the message could not be made",
+        WebhookFailure::Blocked => "an earlier event of its stream was not delivered",
+    };
+    let status = status.map(|status| format!(" ({status})")).unwrap_or_default();
+    let next = match retry_at {
+        Some(at) => format!("next attempt at {at}"),
+        None => "given up".to_owned(),
+    };
+    format!("Event {position} not delivered to a webhook; {why}{status}; {next}")
 }
 
 fn access(event: &AccessEvent) -> String {
@@ -284,6 +311,20 @@ fn memberships(event: &MembershipsEvent) -> String {
         MembershipsEvent::OrganizationLeft(event) => {
             format!("Organization {} taken from the person's list", event.organization_id)
         }
+    }
+}
+
+fn webhook(event: &WebhookEvent) -> String {
+    match event {
+        WebhookEvent::WebhookCreated(event) => format!("Webhook to {} created", event.url),
+        WebhookEvent::WebhookChanged(event) => format!("Webhook to {} changed", event.url),
+        WebhookEvent::WebhookDisabled(event) => {
+            format!("Webhook disabled, as it had accepted nothing since {}", event.failing_since)
+        }
+        WebhookEvent::WebhookReplayRequested(event) => {
+            format!("Webhook to be sent the events from position {} on", event.from_position)
+        }
+        WebhookEvent::WebhookDeleted(_) => "Webhook deleted".to_owned(),
     }
 }
 

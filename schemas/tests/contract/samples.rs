@@ -25,8 +25,10 @@ fn text(name: &str) -> Option<&'static str> {
         "Role" | "admin_role" => "admin",
         "Slug" => "engines",
         "colour" => "#0a66c2",
+        "EventFilter" | "events" => "user.*",
         "logo" => "https://app.example/logo.png",
         "origins" => "https://app.example",
+        "WebhookUrl" | "url" => "https://hooks.acme.example/watchword",
         "sender" | "reply_to" => "no-reply@acme.example",
         _ => return None,
     })

@@ -251,6 +251,19 @@ keys! {
     WITNESSES "witnesses": Vec<WitnessSettings> = witnesses, default "",
         "who is asked to sign each checkpoint too: a list such as [{key = \"<vkey>\", url = \"https://witness.example.com\"}], in \
          the environment the same as JSON";
+    ALLOWED_WEBHOOK_NETWORKS "allowed_webhook_networks": Vec<IpNet> = networks, default "",
+        "networks, separated by commas, that webhooks may reach besides public addresses, also by http: whoever may set \
+         webhooks of an app can send requests to every service there";
+    WEBHOOKS_TIMEOUT "webhooks.timeout": Duration = positive_seconds, default "15",
+        "seconds that a webhook has to accept a message";
+    WEBHOOKS_FIRST_PAUSE "webhooks.first_pause": u32 = positive_number, default "5",
+        "seconds before the second attempt to send an event; each further pause is four times as long";
+    WEBHOOKS_LONGEST_PAUSE "webhooks.longest_pause": u32 = positive_number, default "14400",
+        "maximum seconds between two attempts";
+    WEBHOOKS_GIVE_UP_AFTER "webhooks.give_up_after": u32 = positive_number, default "259200",
+        "seconds after its first failure from which an event is not sent again";
+    WEBHOOKS_DISABLE_AFTER "webhooks.disable_after": u32 = positive_number, default "432000",
+        "seconds in which a webhook has accepted nothing, after which it is disabled";
     OTLP_SAMPLING "otlp.sampling": f64 = share, default "1",
         "the fraction of requests that is traced, 0 to 1, unless the request decides (traceparent)";
     MAIL_SENDER "mail.sender": Email = sender, otherwise "no-reply@<host of public_url>",

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use command_service::{CommandService, KeySwitch};
-use effects::mailer::{Mailer, MailerStatus};
+use effects::EffectStatus;
+use effects::mailer::Mailer;
 use effects::relay::{Relay, RelayStatus};
+use effects::webhooks::WebhookSender;
 use event_store::{Journal, KeyStore, Repository, StoreError};
 use http_kit::{Authenticator, RateLimits};
 use projection_service::{BusStatus, NotaryStatus, ProjectionService, ProjectionStatus};
@@ -39,6 +41,7 @@ pub struct Health {
     pub(super) projections: Option<Arc<ProjectionService>>,
     pub(super) relay: Option<Arc<Relay>>,
     pub(super) mailer: Option<Arc<Mailer>>,
+    pub(super) webhooks: Option<Arc<WebhookSender>>,
 }
 
 impl Health {
@@ -125,6 +128,9 @@ impl Health {
         }
         if let Some(mailer) = &self.mailer {
             checks["mailer"] = mailer_check(&mailer.status());
+        }
+        if let Some(webhooks) = &self.webhooks {
+            checks["webhooks"] = webhooks_check(&webhooks.status());
         }
         let tasks = tasks::statuses();
         ready &= tasks.iter().all(|task| !task.is_vital || task.state == "running");
@@ -279,9 +285,20 @@ fn relay_check(status: &RelayStatus) -> Value {
     check
 }
 
+/// Receivers that accept nothing do not prevent logins.
+fn webhooks_check(status: &EffectStatus) -> Value {
+    let EffectStatus { state, position, waiting, error, .. } = status;
+    let mut check =
+        json!({ "ok": error.is_none(), "state": state, "position": position, "waiting": waiting });
+    if error.is_some() {
+        check["detail"] = "no webhook is sent anything for now; the log says why".into();
+    }
+    check
+}
+
 /// Waiting or failed mails do not prevent logins with a password.
-fn mailer_check(status: &MailerStatus) -> Value {
-    let MailerStatus { state, position, waiting, failed, error } = status;
+fn mailer_check(status: &EffectStatus) -> Value {
+    let EffectStatus { state, position, waiting, failed, error } = status;
     let mut check = json!({
         "ok": error.is_none(), "state": state, "position": position, "waiting": waiting, "failed": failed,
     });

@@ -150,6 +150,17 @@ fn held_for_nothing(kind: ClaimKind, claim: &Claim, owner: &StreamId) -> String 
             return format!("the session claim {key} is still held, but the session was revoked");
         }
         ClaimKind::Slug => "which is no organization of that slug: no other can be given it",
+        ClaimKind::Webhook => "which is not that webhook, or was deleted",
+        ClaimKind::WebhookFailed => {
+            return format!(
+                "a claim lists {key} as an event that a webhook did not accept, but no event says so"
+            );
+        }
+        ClaimKind::WebhookWaiting => {
+            return format!(
+                "a claim lists {key} as an event that a webhook is sent again, but no event says so"
+            );
+        }
         ClaimKind::MailFailed => {
             return format!("a claim lists {key} as a failed mail, but no event says so");
         }
@@ -190,5 +201,12 @@ fn held_by_nobody(claim: &Claim, rightful: &Expected) -> Option<String> {
             format!("no claim lists {owner}, so that revoking all sessions of its user would miss it")
         }
         Claimed::Slug { .. } => format!("no claim holds the slug of {owner}: another can be given it"),
+        Claimed::WebhookFailed(id, position) => format!(
+            "event {position} was not delivered to webhook {id}, but no claim lists it: it does not show up"
+        ),
+        Claimed::WebhookWaiting(id, position) => format!(
+            "event {position} is to be sent to webhook {id} again, but no claim lists it: it is not sent"
+        ),
+        Claimed::Webhook { .. } => format!("no claim lists {owner}: nothing is sent to it"),
     })
 }

@@ -1,0 +1,85 @@
+//! What is recorded of the messages to a webhook.
+
+use std::time::Duration;
+
+use dispatcher::{Context, DispatchError, Reads, Work};
+use domain::delivery::{Attempted, Delivery, DeliveryCommand, DeliveryError};
+use domain::user::Client;
+use domain::webhook::{Webhook, WebhookCommand, WebhookError};
+use domain::{AppId, EventId, Timestamp, WebhookId};
+use event_store::StoreError;
+use schemas::RecordedEvent;
+use schemas::envelope::{Actor, Metadata};
+
+use super::runner::Shared;
+use crate::cursor::{Stop, because_of};
+
+/// The first and the longest pause before a record is tried again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const TRIES: u32 = 6;
+
+impl Shared {
+    /// Records the outcome of a message, and returns what is recorded of it by now.
+    pub(super) async fn record(
+        &self,
+        because: &RecordedEvent,
+        event_id: EventId,
+        webhook_id: WebhookId,
+        command: DeliveryCommand,
+        at: Timestamp,
+    ) -> Result<Option<Attempted>, Stop> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..TRIES {
+            let (reads, delivery) = Reads::one::<Delivery>(&event_id);
+            let command = command.clone();
+            let decide = move |work: &mut Work| {
+                work.execute(delivery, command.clone())?;
+                Ok::<_, DeliveryError>(work.get(delivery).webhooks.get(&webhook_id).copied())
+            };
+            match self.dispatcher.run(context(because_of(because), at), reads, decide).await {
+                Ok(committed) => return Ok(committed.value.flatten()),
+                Err(DispatchError::Refused(error)) => {
+                    tracing::warn!(webhook = %webhook_id, %error, "the outcome of a message was not recorded");
+                    return Ok(None);
+                }
+                Err(DispatchError::Contended) => {}
+                Err(error) => {
+                    tracing::warn!(webhook = %webhook_id, %error, "the outcome of a message is not recorded yet");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        Err(Stop::Store(StoreError::Unavailable("the outcome of a message cannot be recorded".into())))
+    }
+
+    /// Disables a webhook that has accepted nothing for long.
+    pub(super) async fn disable(
+        &self,
+        app_id: &AppId,
+        webhook_id: WebhookId,
+        failing_since: Timestamp,
+    ) -> Result<(), Stop> {
+        let at = self.clock.now();
+        let metadata = Metadata {
+            app_id: app_id.clone(),
+            actor: Actor::system(),
+            correlation_id: self.clock.new_id(),
+            causation_id: None,
+            request_id: None,
+            traceparent: None,
+        };
+        let (reads, webhook) = Reads::one::<Webhook>(&webhook_id);
+        let decide = move |work: &mut Work| {
+            work.execute(webhook, WebhookCommand::Disable { failing_since, at }).map(drop)
+        };
+        match self.dispatcher.run::<(), WebhookError, _>(context(metadata, at), reads, decide).await {
+            Ok(_) | Err(DispatchError::Refused(_)) => Ok(()),
+            Err(error) => Err(Stop::Store(StoreError::Unavailable(error.to_string().into()))),
+        }
+    }
+}
+
+fn context(metadata: Metadata, at: Timestamp) -> Context {
+    Context { metadata, client: Client::default(), at, idempotency: None, is_first: false }
+}
