@@ -72,6 +72,10 @@ impl Command {
             "token" | "code" => json!("x"),
             "permissions" => json!(["users:read"]),
             "duration_minutes" => json!(5),
+            "role" => json!("owner"),
+            "url" => json!("https://hooks.example/"),
+            "events" => json!(["UserRegistered"]),
+            "from_position" => json!(1),
             other => panic!("{} {}: give `{other}` a value here", self.method, self.path),
         };
         let names = self.members().map(|(name, _)| name).filter(|name| self.is_required(name));
@@ -82,12 +86,19 @@ impl Command {
     pub async fn send(&self, server: &Server, body: &str) -> Answer {
         let app = server.create_app(json!({"redirect_uris": ["https://app.example/callback"]})).await;
         let user: Tokens = app.register(&email(&format!("null{}", number()))).await;
-        let path = self
+        let mut path = self
             .path
             .replace("{app_id}", &app.id)
             .replace("{user_id}", &user.user_id)
             .replace("{session_id}", &user.session)
             .replace("{name}", "stats");
+        if path.contains("{org_id}") {
+            let organization = app.create_organization(&user.access, "Engines").await;
+            path = path.replace("{org_id}", organization["id"].as_str().expect("an id"));
+        }
+        if path.contains("{webhook_id}") {
+            path = path.replace("{webhook_id}", &app.webhook("https://hooks.example/", &["user.*"]).await.0);
+        }
         if path.ends_with("/rebuild") {
             no_rebuild_runs(server).await;
         }

@@ -214,8 +214,10 @@ async fn each_route_lets_in_whom_it_is_for() {
     let (key_id, _) = app.api_key(&["users:read"]).await;
     let (_, foreign_key) = foreign.api_key(&every).await;
     let (_, powerless_key) = app.api_key(&["orgs:*"]).await;
+    let (_, every_key) = app.api_key(&every).await;
     let org = app.create_organization(&victim.access, "Victims").await;
     let org = org["id"].as_str().unwrap();
+    // The last: it is sent what happens from here on, and each failure is an event.
     let webhook = app.webhook("https://hooks.example/", &["*"]).await.0;
     let ids = Ids {
         app: &app.id,
@@ -225,7 +227,6 @@ async fn each_route_lets_in_whom_it_is_for() {
         org,
         webhook: &webhook,
     };
-    let (_, every_key) = app.api_key(&every).await;
     let head = server.events().await.len();
 
     for route in ROUTES {

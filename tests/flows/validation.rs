@@ -206,6 +206,9 @@ async fn every_query_names_all_that_is_wrong() {
     let document = server.get("/openapi.json").await.expect(200).json();
     let app = server.create_app(json!({})).await;
     let user = app.register(&email("ada")).await;
+    let organization = app.create_organization(&user.access, "Engines").await;
+    let organization = organization["id"].as_str().expect("an id");
+    let webhook = app.webhook("https://hooks.example/", &["user.*"]).await.0;
     let (mut queries, mut parameters) = (0, 0);
     for (path, item) in document["paths"].as_object().expect("paths") {
         let operation = &item["get"];
@@ -224,6 +227,7 @@ async fn every_query_names_all_that_is_wrong() {
         queries += 1;
         let query = named.iter().map(|name| format!("{name}=red")).collect::<Vec<_>>().join("&");
         let path = path.replace("{app_id}", &app.id).replace("{user_id}", &user.user_id);
+        let path = path.replace("{org_id}", organization).replace("{webhook_id}", &webhook);
         assert!(!path.contains('{'), "give {path} an id here");
         let is_by_key = operation["security"].to_string().contains("api_key");
         let credential = if is_by_key { server.platform_key() } else { user.access.clone() };

@@ -289,7 +289,7 @@ async fn that_nobody_accepts_are_given_up_and_then_the_webhook_is_disabled() {
     // Somebody mends it and enables it: it is sent what happens from then on.
     let seen = receiver.seen().len();
     receiver.react(|_| Reaction::Answer(200));
-    app.register(&email("while disabled")).await;
+    app.register(&email("cleo")).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(receiver.seen().len(), seen);
     disable(&app, &server, &id, true).await;

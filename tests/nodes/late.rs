@@ -217,17 +217,22 @@ async fn errors_that_waiting_cannot_fix_end_it_at_once_with_a_plain_sentence() {
     }
 }
 
+/// The URL of a user who may work as the service, and make nothing.
+fn as_a_node(postgres: &Postgres, database: &str) -> String {
+    postgres.psql(
+        database,
+        "CREATE ROLE node LOGIN PASSWORD 'x'; CREATE ROLE watchword_service NOLOGIN; GRANT watchword_service TO node",
+    );
+    let (_, rest) = database.split_once('@').expect("a user");
+    format!("postgres://node:x@{rest}")
+}
+
 /// A node may start before the migration has run.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_waits_for_tables_that_the_owner_creates_late() {
     let postgres = Postgres::start();
     let database = postgres.database();
-    postgres.psql(
-        &database,
-        "CREATE ROLE node LOGIN PASSWORD 'x'; CREATE ROLE watchword_service NOLOGIN; GRANT watchword_service TO node",
-    );
-    let (_, rest) = database.split_once('@').expect("a user");
-    let as_node = format!("postgres://node:x@{rest}");
+    let as_node = as_a_node(&postgres, &database);
     let mut node = Server::new(&environment(&as_node, &[]));
     node.up_alive().await;
     let deadline = Instant::now() + PATIENCE;
@@ -247,12 +252,7 @@ async fn a_node_waits_for_tables_that_the_owner_creates_late() {
 async fn a_node_waits_for_read_models_that_the_owner_creates_late() {
     let postgres = Postgres::start();
     let database = postgres.database();
-    postgres.psql(
-        &database,
-        "CREATE ROLE node LOGIN PASSWORD 'x'; CREATE ROLE watchword_service NOLOGIN; GRANT watchword_service TO node",
-    );
-    let (_, rest) = database.split_once('@').expect("a user");
-    let as_node = format!("postgres://node:x@{rest}");
+    let as_node = as_a_node(&postgres, &database);
     let mut node = Server::new(&[("WATCHWORD_READ_MODELS_URL", &as_node)]);
     node.up_alive().await;
     node.says("holds no read models, and its user may not make them").await;

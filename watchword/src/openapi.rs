@@ -74,6 +74,7 @@ const NAMES: &[(&str, &str)] = &[
     ("NewApp", "CreateAppRequest"),
     ("NewApiKey", "IssueApiKeyRequest"),
     ("NewAccessToken", "CreateAccessTokenRequest"),
+    ("NewWebhook", "CreateWebhookRequest"),
 ];
 
 fn rename(document: &mut Value) {
@@ -282,7 +283,18 @@ mod tests {
         let order = document["tags"].as_array().expect("tags").iter().filter_map(|tag| tag["name"].as_str());
         assert_eq!(
             order.collect::<Vec<_>>(),
-            ["auth", "magic links", "me", "sessions", "organizations", "admin", "audit", "keys", "platform"],
+            [
+                "auth",
+                "magic links",
+                "me",
+                "sessions",
+                "organizations",
+                "admin",
+                "audit",
+                "webhooks",
+                "keys",
+                "platform"
+            ],
             "what people look for first comes first"
         );
         for (path, item) in document["paths"].as_object().expect("paths") {

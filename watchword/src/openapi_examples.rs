@@ -147,7 +147,7 @@ fn of_name(schema: &str, name: &str) -> Option<Value> {
         ("WebhookDelivery", "event_type") => "UserRegistered".into(),
         (_, "delivery_id") => "1042".into(),
         (_, "url") => "https://hooks.acme.example/watchword".into(),
-        ("Webhook" | "CreatedWebhook" | "NewWebhook" | "WebhookPatch", "events") => "user.*".into(),
+        ("Webhook" | "CreatedWebhook" | "CreateWebhookRequest" | "WebhookPatch", "events") => "user.*".into(),
         (_, "description") => "Welcome mails".into(),
         (_, "status_code") => 503.into(),
         (_, "mail_id") => "1042-password_reset".into(),
