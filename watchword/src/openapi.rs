@@ -28,7 +28,10 @@ pub fn add_types(document: &mut Value) {
 }
 
 /// Names of the values of an enumeration, for languages that have the constants of all enumerations in one namespace (Go).
-const CONSTANTS: &[(&str, &[&str])] = &[("MailDelivery", &["PLATFORM_DELIVERS", "APP_DELIVERS"])];
+const CONSTANTS: &[(&str, &[&str])] = &[
+    ("MailDelivery", &["PLATFORM_DELIVERS", "APP_DELIVERS"]),
+    ("WebhookDeliveryStatus", &["DELIVERY_WAITING", "DELIVERY_FAILED"]),
+];
 
 fn name_constants(document: &mut Value) {
     for (name, constants) in CONSTANTS {
