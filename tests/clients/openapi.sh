@@ -52,7 +52,10 @@ REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true tool @redocly/cli/bin/
   --format=json "$document" > redocly.json 2> redocly.log || { cat redocly.log redocly.json; exit 1; }
 python3 - redocly.json <<'PYTHON'
 import json, sys
+# The one ambiguity: no user has the id `import`, as ids are UUIDs.
+known = ("no-ambiguous-paths", "/admin/users/import/{import_id}` and `/v1/apps/{app_id}/admin/users/{user_id}/")
 problems = json.load(open(sys.argv[1]))["problems"]
+problems = [it for it in problems if it["ruleId"] != known[0] or known[1] not in it["message"]]
 for problem in problems:
     print(problem["severity"], problem["ruleId"], problem["message"], [place.get("pointer") for place in problem["location"]])
 sys.exit(f"Redocly found {len(problems)} problems" if problems else 0)
@@ -73,11 +76,12 @@ tool typescript/bin/tsc --project typescript/tsconfig.json
 step "openapi-generator as python, and openapi-python-client"
 generate python generator --additional-properties=packageName=watchword_client
 rm -rf made && mkdir made
-# It makes nothing of an operation that takes a text, and warns: it gets the document without the one that there is.
+# It makes nothing of an operation that takes a text, and warns: it gets the document without the two that there are.
 python3 - "$document" without_texts.json <<'PYTHON'
 import json, sys
 document = json.load(open(sys.argv[1]))
 del document["paths"]["/v1/audit/checkpoint/cosignatures"]
+del document["paths"]["/v1/apps/{app_id}/admin/users/import"]
 json.dump(document, open(sys.argv[2], "w"))
 PYTHON
 PATH=$work/python/bin:$PATH python/bin/openapi-python-client generate --path without_texts.json --output-path made/watchword --meta none \
