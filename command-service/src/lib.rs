@@ -15,6 +15,7 @@ mod checkpoint_keys;
 mod erase;
 mod housekeeping;
 mod imports;
+mod invitations;
 mod keys;
 pub mod locate;
 mod magic_link;
@@ -56,6 +57,7 @@ impl CommandService {
             .merge(api_keys::routes())
             .merge(apps::routes())
             .merge(checkpoint_keys::routes())
+            .merge(invitations::routes())
             .merge(keys::routes())
             .merge(magic_link::routes())
             .merge(organizations::routes())

@@ -13,7 +13,7 @@ use event_store::{
     Clock, FixedClock, Journal, KeyStore, LookupKey, MasterKey, Repository, Sealer, SqliteJournal,
 };
 use http_kit::auth::Authenticator;
-use http_kit::limits::{RateLimits, RateSettings};
+use http_kit::limits::{Rate, RateLimits, RateSettings};
 use http_kit::{Entrance, RequestLayer, around};
 use jiff::SignedDuration;
 use schemas::envelope::Actor;

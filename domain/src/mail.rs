@@ -8,6 +8,7 @@ use crate::Event;
 use crate::email::Email;
 use crate::ids::UserId;
 use crate::magic_link::MagicLinkEvent;
+use crate::organization::OrganizationEvent;
 use crate::settings::SentBy;
 use crate::user::{EmailChangeRequested, ResetReason, UserEvent};
 
@@ -28,6 +29,8 @@ pub enum MailKind {
     /// A notice that somebody tried to register with the address of an existing account, with a link to reset its
     /// password.
     AddressTaken,
+    /// A link to accept an invitation to an organization with.
+    Invitation,
 }
 
 impl MailKind {
@@ -40,6 +43,7 @@ impl MailKind {
             Self::EmailChangeNotice => "email_change_notice",
             Self::PasswordReset => "password_reset",
             Self::AddressTaken => "address_taken",
+            Self::Invitation => "invitation",
         }
     }
 }
@@ -84,6 +88,12 @@ pub fn mails_of(event: &Event) -> Vec<Mail> {
             };
             [mail(kind, event.user_id, event.personal.email.as_ref(), Some(event.expires_at)), None]
         }
+        Event::Organization(OrganizationEvent::MemberInvited(event))
+            if event.delivery == SentBy::Platform =>
+        {
+            let end = Some(event.expires_at);
+            [mail(MailKind::Invitation, event.invitee_id, event.personal.email.as_ref(), end), None]
+        }
         _ => [None, None],
     };
     mails.into_iter().flatten().collect()
@@ -93,7 +103,11 @@ pub fn mails_of(event: &Event) -> Vec<Mail> {
 pub fn asks_for_mail(name: &str) -> bool {
     matches!(
         name,
-        "MagicLinkIssued" | "EmailVerificationRequested" | "EmailChangeRequested" | "PasswordResetRequested"
+        "MagicLinkIssued"
+            | "EmailVerificationRequested"
+            | "EmailChangeRequested"
+            | "PasswordResetRequested"
+            | "MemberInvited"
     )
 }
 
@@ -110,6 +124,7 @@ mod tests {
     use crate::delivery::FailureReason;
     use crate::ids::SessionId;
     use crate::magic_link::{MagicLinkId, MagicLinkIssued};
+    use crate::organization::{InvitationId, MemberInvited, OrganizationId};
     use crate::personal::Personal;
     use crate::redirect_uri::RedirectUri;
     use crate::user::{EmailVerificationRequested, PasswordResetRequested};
@@ -205,8 +220,22 @@ mod tests {
             at,
             personal: personal.clone(),
         };
+        let invited = MemberInvited {
+            organization_id: OrganizationId(uuid::Uuid::from_u128(10)),
+            invitation_id: InvitationId(uuid::Uuid::from_u128(11)),
+            invitee_id: user_id,
+            role: crate::Role::owner(),
+            invited_by: Some(user_id),
+            key_id: None,
+            as_admin: false,
+            delivery,
+            expires_at,
+            at,
+            personal: personal.clone(),
+        };
         let mut kinds = BTreeSet::new();
         for event in [
+            Event::Organization(OrganizationEvent::MemberInvited(invited)),
             Event::User(UserEvent::EmailVerificationRequested(verification)),
             Event::MagicLink(MagicLinkEvent::MagicLinkIssued(link)),
             change(SentBy::Platform, personal),
@@ -216,7 +245,7 @@ mod tests {
             assert!(asks_for_mail(event.name()), "{}", event.name());
             kinds.extend(mails_of(&event).iter().map(|mail| mail.kind));
         }
-        assert_eq!(kinds.len(), 6, "each kind of mail has an event here: {kinds:?}");
+        assert_eq!(kinds.len(), 7, "each kind of mail has an event here: {kinds:?}");
         assert!(!asks_for_mail("UserRegistered"));
     }
 
@@ -242,6 +271,7 @@ mod tests {
             MailKind::EmailChangeNotice,
             MailKind::PasswordReset,
             MailKind::AddressTaken,
+            MailKind::Invitation,
         ] {
             assert_eq!(serde_json::to_value(kind).expect("JSON"), kind.as_str());
         }

@@ -4,6 +4,7 @@
 //! decided here, on the organization's own events: what was taken away is gone with the acknowledgement.
 
 mod events;
+mod invitations;
 mod slug;
 
 use std::collections::BTreeMap;
@@ -14,9 +15,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::events::{
-    MemberAdded, MemberRemoved, MemberRoleChanged, OrganizationCreated, OrganizationDeleted,
-    OrganizationEvent, OrganizationRenamed, RemovalReason,
+    InvitationAccepted, InvitationRevoked, MemberAdded, MemberInvited, MemberRemoved, MemberRoleChanged,
+    OrganizationCreated, OrganizationDeleted, OrganizationEvent, OrganizationRenamed, RemovalReason,
 };
+pub use self::invitations::{Invitation, InvitationId, Invite, Inviter, MAX_INVITATIONS};
 pub use self::slug::{InvalidSlug, Slug};
 use crate::app_id::AppId;
 use crate::claims::{Claimed, Holding};
@@ -78,6 +80,12 @@ pub enum OrganizationCommand {
     Delete { acting: Acting, at: Timestamp },
     /// Make a user a member.
     AddMember { acting: Acting, user_id: UserId, role: Role, at: Timestamp },
+    /// Invite somebody.
+    Invite(Invite),
+    /// Revoke an invitation.
+    RevokeInvitation { acting: Acting, invitation_id: InvitationId, at: Timestamp },
+    /// Accept an invitation, as the user who has its address.
+    AcceptInvitation { invitation_id: InvitationId, user_id: UserId, at: Timestamp },
     /// Give a member another role.
     ChangeRole { acting: Acting, user_id: UserId, role: Role, at: Timestamp },
     /// End a membership.
@@ -113,6 +121,15 @@ pub enum OrganizationError {
     /// It has [`MAX_MEMBERS`].
     #[error("an organization can have at most {MAX_MEMBERS} members")]
     TooManyMembers,
+    /// [`MAX_INVITATIONS`] of its invitations are open.
+    #[error("an organization can have at most {MAX_INVITATIONS} open invitations")]
+    TooManyInvitations,
+    /// There is no such invitation, or none any more.
+    #[error("there is no such invitation")]
+    NoSuchInvitation,
+    /// The person is a member already.
+    #[error("the person is a member already")]
+    AlreadyMember,
 }
 
 /// A member of an organization.
@@ -137,6 +154,14 @@ pub struct Organization {
     pub slug: Option<Slug>,
     /// Its members; none once it is deleted.
     pub members: BTreeMap<UserId, Member>,
+    /// Its open invitations, and some that have expired.
+    #[serde(default)]
+    pub invitations: BTreeMap<InvitationId, Invitation>,
+    /// The version at which somebody ceased to be a member, as long as an older invitation is open: it is not for them.
+    #[serde(default)]
+    pub departed: BTreeMap<UserId, u64>,
+    /// The version of its stream.
+    pub version: u64,
     /// Whether it was deleted.
     pub deleted: bool,
     /// When it was created.
@@ -208,6 +233,13 @@ impl Organization {
                 let organization_id = self.id()?;
                 let added = MemberAdded { organization_id, user_id, role, at };
                 Ok(Some(OrganizationEvent::MemberAdded(added)))
+            }
+            OrganizationCommand::Invite(invite) => self.invite(invite),
+            OrganizationCommand::RevokeInvitation { acting, invitation_id, at } => {
+                self.revoke(acting, invitation_id, at)
+            }
+            OrganizationCommand::AcceptInvitation { invitation_id, user_id, at } => {
+                self.accept(invitation_id, user_id, at)
             }
             OrganizationCommand::ChangeRole { acting, user_id, role, at } => {
                 self.change_role(acting, user_id, role, at)
@@ -347,6 +379,7 @@ impl Aggregate for Organization {
     }
 
     fn apply(&mut self, event: OrganizationEvent) {
+        self.version += 1;
         match event {
             OrganizationEvent::OrganizationCreated(OrganizationCreated {
                 organization_id,
@@ -371,9 +404,30 @@ impl Aggregate for Organization {
                 self.deleted = true;
                 self.slug = None;
                 self.members.clear();
+                self.invitations.clear();
+                self.departed.clear();
                 self.updated_at = at;
             }
             OrganizationEvent::MemberAdded(MemberAdded { user_id, role, at, .. }) => {
+                self.members.insert(user_id, Member { role, joined_at: at });
+                self.updated_at = at;
+            }
+            OrganizationEvent::MemberInvited(event) => {
+                self.updated_at = event.at;
+                self.apply_invited(event);
+            }
+            OrganizationEvent::InvitationRevoked(InvitationRevoked { invitation_id, at, .. }) => {
+                self.invitations.remove(&invitation_id);
+                self.updated_at = at;
+            }
+            OrganizationEvent::InvitationAccepted(InvitationAccepted {
+                invitation_id,
+                user_id,
+                role,
+                at,
+                ..
+            }) => {
+                self.invitations.remove(&invitation_id);
                 self.members.insert(user_id, Member { role, joined_at: at });
                 self.updated_at = at;
             }
@@ -381,10 +435,13 @@ impl Aggregate for Organization {
                 if let Some(member) = self.members.get_mut(&user_id) {
                     member.role = role;
                 }
+                self.end_invitations_of(user_id);
                 self.updated_at = at;
             }
             OrganizationEvent::MemberRemoved(MemberRemoved { user_id, at, .. }) => {
                 self.members.remove(&user_id);
+                self.end_invitations_of(user_id);
+                self.depart(user_id);
                 self.updated_at = at;
             }
         }

@@ -267,6 +267,16 @@ impl Repository {
             .map_err(|error| StoreError::Damaged(format!("event {}: {error}", recorded.position)))
     }
 
+    /// The event of this version of a stream, if there is one.
+    pub async fn event(&self, stream: &StreamId, version: u64) -> Result<Option<Event>, StoreError> {
+        let events = self.journal.read_streams(&[(stream.clone(), version.saturating_sub(1))]).await?;
+        let Some(recorded) = events.first().and_then(|events| events.first()) else { return Ok(None) };
+        if recorded.version != version {
+            return Ok(None);
+        }
+        self.decode(recorded).await.map(Some)
+    }
+
     /// What to append for an event, with its personal part sealed.
     pub async fn encode(&self, event: &Event, id: Uuid) -> Result<NewEvent, StoreError> {
         personal::encode(&self.sealer, event, id).await

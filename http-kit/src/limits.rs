@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use domain::{ApiKeyId, AppId, DeviceId, Email, UserId};
+use domain::{ApiKeyId, AppId, DeviceId, Email, OrganizationId, UserId};
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,8 @@ pub struct RateSettings {
     pub mails: Rate,
     /// For [`RateClass::KnownMails`].
     pub known_mails: Rate,
+    /// For [`RateClass::Invitations`].
+    pub invitations: Rate,
     /// For [`RateClass::Server`].
     pub server: Rate,
     /// For [`RateClass::Person`].
@@ -74,6 +76,7 @@ impl Default for RateSettings {
             mailbox: rate(5, 600),
             mails: rate(8, 600),
             known_mails: rate(3, 600),
+            invitations: rate(100, 86_400),
             server: rate(6000, 60),
             person: rate(30, 60),
             general: rate(1200, 60),
@@ -94,6 +97,8 @@ pub enum RateClass {
     Mails,
     /// Further mails, for clients that have logged in to the account before.
     KnownMails,
+    /// Invitations that one user, or all members of one organization, send to whomever.
+    Invitations,
     /// All requests with one API key.
     Server,
     /// Logins of one person: through one API key, or successful ones from one address.
@@ -103,12 +108,13 @@ pub enum RateClass {
 }
 
 impl RateClass {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Credentials,
         Self::Mail,
         Self::Mailbox,
         Self::Mails,
         Self::KnownMails,
+        Self::Invitations,
         Self::Server,
         Self::Person,
         Self::General,
@@ -121,6 +127,7 @@ impl RateClass {
             Self::Mailbox => "mailbox",
             Self::Mails => "mails",
             Self::KnownMails => "known-mails",
+            Self::Invitations => "invitations",
             Self::Server => "server",
             Self::Person => "person",
             Self::General => "general",
@@ -154,6 +161,8 @@ pub enum MailPurpose {
     EmailChange,
     /// The link that logs in.
     MagicLink,
+    /// The link that accepts an invitation.
+    Invitation,
 }
 
 /// The counters. One set serves all routes.
@@ -212,6 +221,7 @@ impl RateLimits {
             RateClass::Mailbox => settings.mailbox,
             RateClass::Mails => settings.mails,
             RateClass::KnownMails => settings.known_mails,
+            RateClass::Invitations => settings.invitations,
             RateClass::Server => settings.server,
             RateClass::Person => settings.person,
             RateClass::General => settings.general,
@@ -280,7 +290,29 @@ impl RateLimits {
         }
     }
 
-    /// Undoes a count of [`RateLimits::spend_mail`], as no mail was sent.
+    /// Counts an invitation that is about to be sent by a user in the name of an organization. An error means that there were
+    /// too many by one of them.
+    pub fn spend_invitation(
+        &self,
+        inviter: UserId,
+        organization: OrganizationId,
+    ) -> Result<[Spent; 2], Standing> {
+        if self.0.is_none() {
+            return Ok([Spent(None), Spent(None)]);
+        }
+        let class = RateClass::Invitations;
+        let spend = |id: u128| self.count(class, id).map(|_| Spent(Some((class, id))));
+        let of_user = spend(inviter.0.as_u128())?;
+        match spend(organization.0.as_u128()) {
+            Ok(of_organization) => Ok([of_user, of_organization]),
+            Err(standing) => {
+                self.not_sent(of_user);
+                Err(standing)
+            }
+        }
+    }
+
+    /// Undoes a count of [`RateLimits::spend_mail`] or [`RateLimits::spend_invitation`], as no mail was sent.
     pub fn not_sent(&self, spent: Spent) {
         if let (Spent(Some((class, key))), Some(limiters)) = (spent, &self.0) {
             limiters[class as usize].states.give_back(key);

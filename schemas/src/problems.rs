@@ -57,6 +57,9 @@ macro_rules! problems {
 }
 
 problems! {
+    ALREADY_MEMBER "already_member" 409 "The person is a member already":
+        "An invitation makes somebody a member, and this person is one. Their role is changed with PUT \
+         …/orgs/{org_id}/members/{user_id}.";
     APP_DISABLED "app_disabled" 403 "The app is disabled":
         "The platform's operator has disabled this app. Logins are refused and its tokens are not accepted until it is \
          enabled again with POST /v1/apps/{app_id}/enable.";
@@ -194,6 +197,9 @@ problems! {
          failed or another server took over. Nothing was changed. Try again after the seconds in `Retry-After`.";
     TOO_MANY_API_KEYS "too_many_api_keys" 409 "The app has too many API keys":
         "An app can have at most 1000 API keys that are neither revoked nor expired. Revoke those that are not used.";
+    TOO_MANY_INVITATIONS "too_many_invitations" 409 "The organization has too many open invitations":
+        "An organization can have at most 500 invitations that are neither accepted nor expired. Revoke those that are not \
+         needed.";
     TOO_MANY_MEMBERS "too_many_members" 409 "The organization has too many members":
         "An organization can have at most 10000 members. Remove those who have left.";
     TOO_MANY_ORGANIZATIONS "too_many_organizations" 409 "The person is in too many organizations":

@@ -83,6 +83,12 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("GET", "/v1/apps/{app_id}/orgs/{org_id}/members", User, ""),
     ("PUT", "/v1/apps/{app_id}/orgs/{org_id}/members/{user_id}", User, r#"{"role":"member"}"#),
     ("DELETE", "/v1/apps/{app_id}/orgs/{org_id}/members/{user_id}", User, ""),
+    ("GET", "/v1/apps/{app_id}/orgs/{org_id}/invitations", User, ""),
+    ("POST", "/v1/apps/{app_id}/orgs/{org_id}/invitations", User, MAILBOX),
+    ("DELETE", "/v1/apps/{app_id}/orgs/{org_id}/invitations/{invitation_id}", User, ""),
+    ("GET", "/v1/apps/{app_id}/auth/invitations/accept", Public, ""),
+    ("POST", "/v1/apps/{app_id}/auth/invitations/accept", User, r#"{"token":"x"}"#),
+    ("POST", "/v1/apps/{app_id}/admin/orgs/{org_id}/invitations", Admin, MAILBOX),
     ("POST", "/v1/apps/{app_id}/auth/introspect", OfApp, "token=x"),
     ("POST", "/v1/apps/{app_id}/auth/revoke", Public, "token=x"),
     ("POST", "/v1/apps/{app_id}/oauth2/introspect", OfApp, "token=x"),
@@ -165,6 +171,7 @@ fn call(server: &Server, route: &(&str, &str, Access, &'static str), ids: &Ids) 
         .replace("{import_id}", ABSENT)
         .replace("{webhook_id}", ids.webhook)
         .replace("{delivery_id}", "1")
+        .replace("{invitation_id}", ABSENT)
         .replace("{mail_id}", "1-magic_link")
         .replace("{role}", "editor");
     let call = server.call(route.0.parse().unwrap(), path);
@@ -205,6 +212,7 @@ async fn each_route_lets_in_whom_it_is_for() {
     let every = [
         "users:read",
         "users:write",
+        "orgs:*",
         "audit:read",
         "events:read",
         "settings:write",
@@ -213,7 +221,7 @@ async fn each_route_lets_in_whom_it_is_for() {
     ];
     let (key_id, _) = app.api_key(&["users:read"]).await;
     let (_, foreign_key) = foreign.api_key(&every).await;
-    let (_, powerless_key) = app.api_key(&["orgs:*"]).await;
+    let (_, powerless_key) = app.api_key(&["metrics:read"]).await;
     let (_, every_key) = app.api_key(&every).await;
     let org = app.create_organization(&victim.access, "Victims").await;
     let org = org["id"].as_str().unwrap();
@@ -240,7 +248,7 @@ async fn each_route_lets_in_whom_it_is_for() {
             // A caller without access does not learn what is wrong with the body.
             let path = route.1.replace("{app_id}", ids.app).replace("{user_id}", ids.user);
             let path = path.replace("{session_id}", ids.session).replace("{key_id}", ids.key);
-            let path = path.replace("{org_id}", ids.org);
+            let path = path.replace("{org_id}", ids.org).replace("{invitation_id}", ABSENT);
             let path = path.replace("{import_id}", ABSENT);
             let path = path.replace("{webhook_id}", ids.webhook).replace("{delivery_id}", "1");
             let path = path.replace("{role}", "editor").replace("{mail_id}", "1-magic_link");

@@ -1,7 +1,7 @@
 //! Organizations: who may do what in them, and that what was taken away is gone at once.
 
 use serde_json::{Value, json};
-use tests::{App, PASSWORD, Server, Tokens, assert_gapless, email, of_type};
+use tests::{App, PASSWORD, Server, Tokens, assert_gapless, email, of_type, until};
 
 struct Org<'a> {
     app: App<'a>,
@@ -93,4 +93,133 @@ async fn whoever_was_erased_is_in_no_organization() {
     assert!(removed[0].get("personal").is_none(), "there is no key to seal it with");
     app.delete(&format!("admin/users/{}", ada.user_id)).bearer(&key).await.expect(200);
     assert_eq!(of_type(&server.events().await, "MemberRemoved").len(), 1);
+}
+
+#[tokio::test]
+async fn an_invitation_makes_a_member_of_whoever_has_its_address() {
+    let server = Server::start().await;
+    let app = server.create_app(json!({})).await;
+    let (ada, bea) = (email("ada"), email("bea"));
+    let owner = app.register(&ada).await;
+    let org = app.create_organization(&owner.access, "Engines").await;
+    let org = Org { app: app.clone(), id: org["id"].as_str().expect("an id").to_owned() };
+    let invitations = org.path("/invitations");
+    let invite = |by: &str| app.post(&invitations).bearer(by).json(&json!({"email": bea, "role": "admin"}));
+    // Anybody could have made the account: only a verified member writes to others.
+    invite(&owner.access).await.problem(403, "email_not_verified");
+    app.verify(&ada).await;
+    let owner = app.login(&ada, PASSWORD).await.expect(200).tokens();
+    let invited = invite(&owner.access).await.expect(201).json();
+    assert_eq!((&invited["email"], &invited["role"]), (&json!(bea), &json!("admin")));
+    assert!(invited.get("token").is_none(), "it is in the mail alone");
+    let list = app.get(&invitations).bearer(&owner.access).await.expect(200).json();
+    assert_eq!(list["items"], json!([invited]));
+
+    let mut mail = String::new();
+    until("the mail is written", async || {
+        let files = tests::files_under(&server.data().join("outbox"));
+        let found = files.iter().find(|(path, _)| path.to_string_lossy().ends_with(".invitation.eml"));
+        mail = found.map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
+        !mail.is_empty()
+    })
+    .await;
+    let text = mail.replace("=\r\n", "").replace("=3D", "=");
+    assert!(!text.contains("Engines"), "the name could be anything: {text}");
+    let token = text.split("invitations/accept?token=").nth(1).expect("a link");
+    let end = token.find(|c: char| !(c.is_ascii_alphanumeric() || "_-".contains(c))).expect("its end");
+    let token = &token[..end];
+    assert!(token.starts_with("wwi_"));
+    let page = app.get(&format!("auth/invitations/accept?token={token}")).await.expect(200);
+    assert!(page.is_page());
+
+    let accept =
+        |by: &Tokens| app.post("auth/invitations/accept").bearer(&by.access).json(&json!({"token": token}));
+    let eve_address = email("eve");
+    app.register(&eve_address).await;
+    app.verify(&eve_address).await;
+    let eve = app.login(&eve_address, PASSWORD).await.expect(200).tokens();
+    accept(&eve).await.problem(403, "forbidden");
+    let unproven = app.register(&bea).await;
+    accept(&unproven).await.problem(403, "email_not_verified");
+    app.verify(&bea).await;
+    let member = app.login(&bea, PASSWORD).await.expect(200).tokens();
+    assert_eq!(accept(&member).await.expect(200).json()["role"], "admin");
+    accept(&member).await.problem(400, "invalid_or_expired_token");
+    assert_eq!(org.members(&owner).await.len(), 2);
+    app.get(&format!("auth/invitations/accept?token={token}")).await.expect(400);
+    let stored = server.stored_bytes();
+    let address = bea.as_bytes();
+    for (path, bytes) in stored.iter().filter(|(path, _)| !path.to_string_lossy().contains("outbox")) {
+        assert!(!bytes.windows(address.len()).any(|window| window == address), "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_delivers_mails_itself_gets_the_token() {
+    let server = Server::start().await;
+    let app = server.create_app(json!({"delivery": "app"})).await;
+    let ada = email("ada");
+    app.register(&ada).await;
+    app.verify(&ada).await;
+    let owner = app.login(&ada, PASSWORD).await.expect(200).tokens();
+    let org = app.create_organization(&owner.access, "Engines").await;
+    let path = format!("orgs/{}/invitations", org["id"].as_str().expect("an id"));
+    let body = json!({"email": email("bea")});
+    app.post(&path).bearer(&owner.access).json(&body).await.problem(403, "forbidden");
+    let (key_id, key) = app.api_key(&["orgs:*"]).await;
+    let issued = app.post(&format!("admin/{path}")).bearer(&key).json(&body).await.expect(201).json();
+    let token = issued["token"].as_str().expect("a token").to_owned();
+    let page = format!("auth/invitations/accept?token={token}");
+    app.get(&page).await.expect(200);
+
+    // It ends with the key.
+    let bea = body["email"].as_str().expect("text");
+    app.register(bea).await;
+    app.verify(bea).await;
+    let member = app.login(bea, PASSWORD).await.expect(200).tokens();
+    app.delete(&format!("admin/api-keys/{key_id}")).bearer(&server.platform_key()).await.expect(204);
+    let accept = app.post("auth/invitations/accept").bearer(&member.access).json(&json!({"token": token}));
+    accept.again().await.problem(400, "invalid_or_expired_token");
+    let other = server.create_app(json!({})).await;
+    let stranger = other.register(&email("eve")).await;
+    let elsewhere = other.post("auth/invitations/accept").bearer(&stranger.access);
+    elsewhere.json(&json!({"token": token})).await.problem(400, "invalid_or_expired_token");
+}
+
+#[tokio::test]
+async fn in_an_app_for_invited_people_an_invitation_lets_its_address_register() {
+    let server = Server::start().await;
+    let app = server.create_app(json!({"delivery": "app"})).await;
+    let ada = app.register(&email("ada")).await;
+    let org = app.create_organization(&ada.access, "Engines").await;
+    let key = server.platform_key();
+    let path = format!("admin/orgs/{}/invitations", org["id"].as_str().expect("an id"));
+    let bea = email("bea");
+    let issued = app.post(&path).bearer(&key).json(&json!({"email": bea})).await.expect(201).json();
+    let token = issued["token"].as_str().expect("a token").to_owned();
+    let opened = async |how: &str| {
+        let settings = json!({"settings": {"registration": how}});
+        server
+            .call("PATCH".parse().expect("a method"), format!("/v1/apps/{}", app.id))
+            .bearer(&key)
+            .json(&settings)
+            .await
+            .expect(200);
+    };
+    let register = |address: &str, token: Option<&str>| {
+        app.post("auth/register").json(&json!({"email": address, "password": PASSWORD, "invitation": token}))
+    };
+    opened("closed").await;
+    register(&bea, Some(&token)).await.problem(403, "registration_closed");
+    opened("invite_only").await;
+    register(&bea, None).await.problem(403, "registration_closed");
+    register(&email("eve"), Some(&token)).await.problem(403, "registration_closed");
+    register(&bea, Some(&format!("{token}A"))).await.problem(403, "registration_closed");
+    let made = register(&bea, Some(&token)).await.expect(201).tokens();
+    let accept =
+        |access: &str| app.post("auth/invitations/accept").bearer(access).json(&json!({"token": token}));
+    accept(&made.access).await.problem(403, "email_not_verified");
+    app.verify(&bea).await;
+    accept(&made.access).await.expect(200);
+    register(&email("eve"), Some(&token)).await.problem(403, "registration_closed");
 }

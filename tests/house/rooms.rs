@@ -16,6 +16,7 @@ const ROOMS: &[&str] = &[
     "admin",
     "magic_link",
     "accounts",
+    "invitations",
     "mailed_tokens",
     "erase",
     "sessions",

@@ -8,8 +8,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::magic_link::MagicLinkEvent;
 use domain::one_time::UserToken;
+use domain::organization::{MemberInvited, OrganizationEvent};
 use domain::user::UserEvent;
-use domain::{ApiKeyId, AppId, DeviceId, Event, MagicLinkId, SessionId, Timestamp, UserId};
+use domain::{
+    ApiKeyId, AppId, DeviceId, Event, InvitationId, MagicLinkId, OrganizationId, SessionId, Timestamp, UserId,
+};
 use event_store::InstanceKey;
 use uuid::Uuid;
 
@@ -34,10 +37,12 @@ pub enum TokenPurpose {
     PasswordReset,
     /// Proves that a device has been in an account before.
     Device,
+    /// Accepts an invitation.
+    Invitation,
 }
 
 impl TokenPurpose {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Refresh,
         Self::ApiKey,
         Self::Csrf,
@@ -47,6 +52,7 @@ impl TokenPurpose {
         Self::EmailChange,
         Self::PasswordReset,
         Self::Device,
+        Self::Invitation,
     ];
 
     /// The token's prefix, by which people and secret scanners recognize it.
@@ -61,6 +67,7 @@ impl TokenPurpose {
             Self::EmailChange => "wwe_",
             Self::PasswordReset => "wwp_",
             Self::Device => "wwd_",
+            Self::Invitation => "wwi_",
         }
     }
 
@@ -75,6 +82,7 @@ impl TokenPurpose {
             Self::EmailChange => "email-change",
             Self::PasswordReset => "password-reset",
             Self::Device => "device",
+            Self::Invitation => "invitation",
         }
     }
 }
@@ -298,6 +306,34 @@ impl MagicLinkToken {
     }
 }
 
+/// The content of an invitation's token: whoever presents it must still show that its address is theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvitationToken {
+    /// The organization.
+    pub organization_id: OrganizationId,
+    /// The invitation.
+    pub invitation_id: InvitationId,
+}
+
+impl InvitationToken {
+    /// The token in the mail.
+    pub fn encode(self, tokens: &DerivedTokens) -> String {
+        let (organization, invitation) = (self.organization_id.0, self.invitation_id.0);
+        let payload = [&organization.as_bytes()[..], invitation.as_bytes()].concat();
+        tokens.seal(TokenPurpose::Invitation, &payload)
+    }
+
+    /// Decodes a genuine token.
+    pub fn decode(tokens: &DerivedTokens, token: &str) -> Option<Self> {
+        let payload = tokens.open(TokenPurpose::Invitation, token)?;
+        let (organization, invitation) = payload.split_first_chunk::<16>()?;
+        Some(Self {
+            organization_id: OrganizationId(Uuid::from_bytes(*organization)),
+            invitation_id: InvitationId(Uuid::from_bytes(invitation.try_into().ok()?)),
+        })
+    }
+}
+
 impl DerivedTokens {
     /// The one-time token of a user: for [`TokenPurpose::EmailVerification`], [`TokenPurpose::EmailChange`] or
     /// [`TokenPurpose::PasswordReset`].
@@ -319,6 +355,11 @@ impl DerivedTokens {
         let (purpose, user_id, generation) = match event {
             Event::MagicLink(MagicLinkEvent::MagicLinkIssued(event)) => {
                 return Some(MagicLinkToken(event.link_id).encode(self));
+            }
+            Event::Organization(OrganizationEvent::MemberInvited(event)) => {
+                let MemberInvited { organization_id, invitation_id, .. } = event;
+                let (organization_id, invitation_id) = (*organization_id, *invitation_id);
+                return Some(InvitationToken { organization_id, invitation_id }.encode(self));
             }
             Event::User(UserEvent::EmailVerificationRequested(event)) => {
                 (TokenPurpose::EmailVerification, event.user_id, event.generation)

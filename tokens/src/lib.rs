@@ -12,7 +12,9 @@ pub mod testing;
 mod webhook_secret;
 
 pub use access::{AccessClaims, AccessTokens, InvalidToken, LEEWAY};
-pub use derived::{ApiKeyToken, DerivedTokens, DeviceToken, MagicLinkToken, RefreshToken, TokenPurpose};
+pub use derived::{
+    ApiKeyToken, DerivedTokens, DeviceToken, InvitationToken, MagicLinkToken, RefreshToken, TokenPurpose,
+};
 pub use public_url::{InvalidPublicUrl, PublicUrl};
 pub use signing::{Grant, Signing, SigningError, algorithm_name};
 pub use webhook_secret::WebhookSecret;

@@ -423,6 +423,7 @@ fn limits(values: &mut Values) -> Result<RateSettings, ConfigError> {
         mailbox: values.take(&keys::LIMITS_MAILBOX)?,
         mails: values.take(&keys::LIMITS_MAILS)?,
         known_mails: values.take(&keys::LIMITS_KNOWN_MAILS)?,
+        invitations: values.take(&keys::LIMITS_INVITATIONS)?,
         server: values.take(&keys::LIMITS_SERVER)?,
         person: values.take(&keys::LIMITS_PERSON)?,
         general: values.take(&keys::LIMITS_GENERAL)?,

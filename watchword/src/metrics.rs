@@ -58,7 +58,7 @@ impl Metric {
 
 const CACHES: &[&str] = &["aggregates", "data_keys", "access_tokens", "signing_keys"];
 const LIMITS: &[&str] =
-    &["credentials", "mail", "mailbox", "mails", "known-mails", "server", "person", "general"];
+    &["credentials", "mail", "mailbox", "mails", "known-mails", "invitations", "server", "person", "general"];
 const POOLS: &[&str] = &["journal", "key_store", "read_models", "projectors"];
 const FOLDERS: &[&str] = &["journal", "key_store", "read_models", "data", "outbox"];
 const MAIL_KINDS: &[&str] = &[
@@ -68,6 +68,7 @@ const MAIL_KINDS: &[&str] = &[
     "email_change_notice",
     "password_reset",
     "address_taken",
+    "invitation",
 ];
 const MAIL_REASONS: &[&str] = &["unreachable", "deferred", "rejected", "not_made", "expired"];
 const WEBHOOK_REASONS: &[&str] = &["unreachable", "timeout", "status", "forbidden", "not_made", "blocked"];

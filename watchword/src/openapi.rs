@@ -73,6 +73,8 @@ const NAMES: &[(&str, &str)] = &[
     ("Links", "MailLinks"),
     // A Go client would have a function of this name, which makes a `User`.
     ("NewOrganization", "CreateOrganizationRequest"),
+    ("NewInvitation", "CreateInvitationRequest"),
+    ("AcceptedInvitation", "AcceptInvitationRequest"),
     ("NewUser", "CreateUserRequest"),
     ("NewApp", "CreateAppRequest"),
     ("NewApiKey", "IssueApiKeyRequest"),

@@ -97,6 +97,7 @@ const SESSION_ID: &str = "01900000-0000-7000-8000-000000000002";
 const KEY_ID: &str = "01900000-0000-7000-8000-000000000003";
 const ORGANIZATION_ID: &str = "01900000-0000-7000-8000-000000000006";
 const WEBHOOK_ID: &str = "01900000-0000-7000-8000-000000000007";
+const INVITATION_ID: &str = "01900000-0000-7000-8000-000000000008";
 const HASH: &str = "LZxXyFxVGzMpL1jAT0LXSYPGlRtVGbpnBQFNbPqe5xk=";
 const KID: &str = "3vPPCuNp2Mpr8a9MtuZlbPB-bGkEIyBnWPSSPKSGSSA";
 
@@ -129,8 +130,11 @@ fn of_name(schema: &str, name: &str) -> Option<Value> {
             "Analytical Engines".into()
         }
         (_, "slug") => "analytical-engines".into(),
+        ("Invitation" | "IssuedInvitation", "id") | (_, "invitation_id") => INVITATION_ID.into(),
+        ("AcceptInvitationRequest" | "IssuedInvitation", "token") => "wwi_…".into(),
         (_, "member_count") => 3.into(),
         ("Organization" | "OrganizationMember" | "MemberRole", "role") => "owner".into(),
+        ("Invitation" | "IssuedInvitation" | "CreateInvitationRequest", "role") => "member".into(),
         ("Organization", "id") | (_, "org_id" | "organization_id") => ORGANIZATION_ID.into(),
         ("ApiKey" | "IssueApiKeyRequest" | "AuditActor", "name") => "backend".into(),
         (_, "import_id") => "01900000-0000-7000-8000-000000000006".into(),
@@ -141,7 +145,7 @@ fn of_name(schema: &str, name: &str) -> Option<Value> {
         ("PasswordResetRequest" | "PasswordResetToken", "token") => "wwp_…".into(),
         ("Ready", "checks") => json!({ "journal": { "ok": true }, "key_store": { "ok": true } }),
         (_, "app_id" | "aud" | "client_id") => "acme".into(),
-        ("User" | "Me", "id") | (_, "user_id" | "sub") => USER_ID.into(),
+        ("User" | "Me", "id") | (_, "user_id" | "sub" | "invited_by") => USER_ID.into(),
         ("Session", "id") | (_, "session_id" | "sid" | "exclude") => SESSION_ID.into(),
         (_, "webhook_id") | ("Webhook" | "CreatedWebhook", "id") => WEBHOOK_ID.into(),
         ("WebhookDelivery", "event_type") => "UserRegistered".into(),

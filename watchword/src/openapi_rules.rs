@@ -9,6 +9,7 @@ mod types;
 
 /// What operation ids begin with. A new verb is a decision: most operations need none.
 const VERBS: &[&str] = &[
+    "accept",
     "add",
     "ban",
     "change",

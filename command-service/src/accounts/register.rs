@@ -1,7 +1,9 @@
 //! Registration: the account, the claim on its address, and its first session or verification mail, in one append.
 
 use crate::api::refusals::{app_closed, may_not_enter};
-use domain::decisions::{NotRegistered, NotTold, Register, StartSession, TellOfRegistration};
+use domain::decisions::{
+    NotRegistered, NotTold, Register, RegisterInvited, StartSession, TellOfRegistration,
+};
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -32,6 +34,7 @@ use crate::api::answers::Done;
 use crate::api::fields;
 use crate::api::timing::even_out;
 use crate::callers::credentials_limit::Counted;
+use crate::invitations::Presented;
 use crate::mailed_tokens::request::{asks_for_a_mail, of_this_body};
 use crate::sessions::tokens::{ChainLink, TokensBody};
 
@@ -59,6 +62,10 @@ pub(crate) struct NewAccount {
     /// A telephone number.
     #[schema(min_length = 1, max_length = 40)]
     phone: Option<String>,
+    /// The token of an invitation to an organization, in an app whose `registration` is `invite_only`. It lets its address
+    /// register, and nothing more: the address is not verified by it, and the invitation is accepted afterwards.
+    #[schema(example = "wwi_…")]
+    invitation: Option<String>,
 }
 
 /// What came of a registration. With the status `registered` it has what a login answers; with `verification_sent` it has
@@ -155,14 +162,15 @@ pub(crate) async fn register(
     {
         return service.registered(&app_id, &done, started).await;
     }
-    if settings.registration != Registration::Open {
-        return Err(Problem::new(problems::REGISTRATION_CLOSED));
-    }
+    let invitation = service.admission(&app_id, settings, body.invitation.as_deref()).await?;
     let password = body.password.expose_secret();
     let password = service.new_password(password, settings.password_min_length, "/password").await;
     let profile = fields::profile(body.name, body.phone, body.avatar_url);
     let ((email, password), profile) =
         both(both(fields::new_email(&body.email, "/email"), password), profile)?;
+    if invitation.as_ref().is_some_and(|invitation| invitation.address.as_ref() != Some(&email)) {
+        return Err(of_another_address());
+    }
     if settings.require_verified_email {
         if let Asker::Address(address) = asker {
             service.limits.check(RateClass::Mail, address).map_err(Problem::rate_limited)?;
@@ -180,7 +188,8 @@ pub(crate) async fn register(
         if let Some(done) = service.dispatcher.replayed::<(), Problem>(&mut context).await? {
             return service.registered(&app_id, &done, started).await;
         }
-        return service.taken(&app_id, settings, email, context, &request, started).await;
+        let is_invited = invitation.is_some();
+        return service.taken(&app_id, settings, (email, is_invited), context, &request, started).await;
     }
 
     let user_id = UserId(service.clock.new_id());
@@ -195,9 +204,17 @@ pub(crate) async fn register(
     let register = Register { user_id, email, password_hash, profile, may_send, start };
     let (mut reads, app_read) = Reads::one::<App>(&app_id);
     let (user, session) = (reads.new_one::<User>(&user_id), reads.new_one::<Session>(&session_id));
+    let shown = invitation.as_ref().map(|invitation| invitation.read(&mut reads));
+    let is_invited = invitation.is_some();
     let decide = move |work: &mut Work| {
+        let is_invited = invitation.as_ref().zip(shown).is_some_and(|(invitation, shown)| {
+            let invitation_id = invitation.invitation_id;
+            let by = RegisterInvited { invitation_id, invited: invitation.address.clone(), at };
+            let inviter = shown.inviter(work);
+            by.lets_in(work.get(app_read), inviter, work.get(shown.organization), &register.email)
+        });
         let (app, user, session) = work.drafts((app_read, user, session));
-        register.decide(app, user, session).map_err(not_registered)
+        register.decide(app, is_invited, user, session).map_err(not_registered)
     };
     let done = service.dispatcher.run(context, reads, decide).await;
     if let Some(spent) = spent.filter(|_| !done.as_ref().is_ok_and(asks_for_a_mail)) {
@@ -206,19 +223,41 @@ pub(crate) async fn register(
     match done {
         Ok(done) => service.registered(&app_id, &done, started).await,
         Err(DispatchError::ClaimTaken { .. }) => {
-            service.taken(&app_id, settings, address, after, &request, started).await
+            service.taken(&app_id, settings, (address, is_invited), after, &request, started).await
         }
         Err(error) => Err(error.into()),
     }
 }
 
 impl CommandService {
+    /// The invitation without which the app takes nobody; 403 if it does not hold, or the app takes no new users at all.
+    async fn admission(
+        &self,
+        app_id: &AppId,
+        settings: &AppSettings,
+        token: Option<&str>,
+    ) -> Result<Option<Presented>, Problem> {
+        match (settings.registration, token) {
+            (Registration::Open, _) => Ok(None),
+            (Registration::InviteOnly, Some(token)) => match self.presented(app_id, token).await {
+                Err(problem) if problem.code() == problems::INVALID_OR_EXPIRED_TOKEN.code => {
+                    let detail = "the invitation is invalid or has ended: ask for another one";
+                    Err(Problem::new(problems::REGISTRATION_CLOSED).detail(detail))
+                }
+                presented => presented.map(Some),
+            },
+            (Registration::InviteOnly | Registration::Closed, _) => {
+                Err(Problem::new(problems::REGISTRATION_CLOSED))
+            }
+        }
+    }
+
     /// Tells the owner of the address by mail; the answer must not reveal that it is taken.
     async fn taken(
         &self,
         app_id: &AppId,
         settings: &AppSettings,
-        email: Email,
+        (email, is_invited): (Email, bool),
         context: Context,
         request: &RequestContext,
         started: Instant,
@@ -235,7 +274,8 @@ impl CommandService {
             && let Some(user_id) = self.locate.locate(app_id, &email).await?
             && let Ok(spent) = self.limits.spend_mail(app_id, &email, MailPurpose::Registration, false)
         {
-            let tell = TellOfRegistration { email, client: request.client.clone(), at: context.at };
+            let (client, at) = (request.client.clone(), context.at);
+            let tell = TellOfRegistration { email, is_invited, client, at };
             let (mut reads, app) = Reads::one::<App>(app_id);
             let user = reads.of::<User>(&user_id);
             let decide = move |work: &mut Work| {
@@ -281,6 +321,10 @@ impl CommandService {
 async fn verification_sent(started: Instant) -> Response {
     even_out(started).await;
     Done::accepted(RegistrationBody::default())
+}
+
+fn of_another_address() -> Problem {
+    Problem::new(problems::REGISTRATION_CLOSED).detail("the invitation is for another address")
 }
 
 fn not_registered(why: NotRegistered) -> Problem {

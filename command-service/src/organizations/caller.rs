@@ -16,7 +16,7 @@ use crate::CommandService;
 use crate::callers::live::LiveCaller;
 
 /// A user who is a member of the organization of the request.
-pub(super) struct MemberCaller {
+pub(crate) struct MemberCaller {
     pub user: UserCaller,
     pub organization_id: OrganizationId,
     /// As it was when the request arrived. A decision reads it again.
@@ -25,7 +25,7 @@ pub(super) struct MemberCaller {
 
 impl CommandService {
     /// The caller, if they are a member; 404 for everybody else.
-    pub(super) async fn member_of(
+    pub(crate) async fn member_of(
         &self,
         app_id: &AppId,
         credentials: &Credentials,
@@ -75,7 +75,7 @@ impl CommandService {
     }
 
     /// Runs a decision of a user whose session is live when it is made.
-    pub(super) async fn run_live<T: Send + 'static>(
+    pub(crate) async fn run_live<T: Send + 'static>(
         &self,
         caller: &UserCaller,
         context: Context,

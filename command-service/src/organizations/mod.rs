@@ -36,8 +36,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// The organization of a path.
 #[derive(Deserialize)]
-struct OrganizationSegments {
-    org_id: Uuid,
+pub(crate) struct OrganizationSegments {
+    pub org_id: Uuid,
 }
 
 /// An organization.
@@ -80,7 +80,7 @@ impl OrganizationBody {
     }
 }
 
-fn parse_role(text: &str) -> Result<Role, Problem> {
+pub(crate) fn parse_role(text: &str) -> Result<Role, Problem> {
     Role::parse(text).map_err(|_| no_such_role(&OrganizationError::NoSuchRole))
 }
 
@@ -88,7 +88,7 @@ fn no_such_role(why: &OrganizationError) -> Problem {
     Problem::invalid("/role", field_codes::INVALID, why.to_string())
 }
 
-fn not_organized(why: NotOrganized) -> Problem {
+pub(crate) fn not_organized(why: NotOrganized) -> Problem {
     match why {
         NotOrganized::App(closed) => app_closed(closed),
         NotOrganized::Memberships(error) => {
@@ -99,9 +99,11 @@ fn not_organized(why: NotOrganized) -> Problem {
 }
 
 /// For a command that an organization refused.
-fn refused(error: OrganizationError) -> Problem {
+pub(crate) fn refused(error: OrganizationError) -> Problem {
     match error {
-        OrganizationError::Absent | OrganizationError::NoSuchMember => Problem::not_found(),
+        OrganizationError::Absent | OrganizationError::NoSuchMember | OrganizationError::NoSuchInvitation => {
+            Problem::not_found()
+        }
         OrganizationError::NotAllowed | OrganizationError::AboveOneself => {
             Problem::forbidden().detail(error.to_string())
         }
@@ -110,6 +112,10 @@ fn refused(error: OrganizationError) -> Problem {
         OrganizationError::TooManyMembers => {
             Problem::new(problems::TOO_MANY_MEMBERS).detail(error.to_string())
         }
+        OrganizationError::TooManyInvitations => {
+            Problem::new(problems::TOO_MANY_INVITATIONS).detail(error.to_string())
+        }
+        OrganizationError::AlreadyMember => Problem::new(problems::ALREADY_MEMBER),
         OrganizationError::Exists => Problem::internal(error),
     }
 }

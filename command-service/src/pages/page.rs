@@ -60,6 +60,7 @@ pub(crate) enum Purpose {
     Disown,
     EmailChange,
     PasswordReset,
+    Invitation,
 }
 
 impl Purpose {
@@ -71,6 +72,7 @@ impl Purpose {
             Self::Disown => "email-verification/disown",
             Self::EmailChange => "email/change/confirm",
             Self::PasswordReset => "password-reset/confirm",
+            Self::Invitation => "invitations/accept",
         }
     }
 }
@@ -214,6 +216,13 @@ impl Pages<'_> {
         self.render(StatusCode::OK, content)
     }
 
+    /// The page for a reader who has to do the rest in the app, after a login.
+    pub fn tell(&self, purpose: Purpose) -> Response {
+        let texts = self.texts.of(purpose);
+        let text = self.named(texts.ask);
+        self.render(StatusCode::OK, Content { title: texts.title, text: &text, ..Content::default() })
+    }
+
     /// The page after a token was used.
     pub fn done(&self, purpose: Purpose) -> Response {
         let texts = self.texts.of(purpose);
@@ -277,7 +286,7 @@ impl Pages<'_> {
             }
             Purpose::PasswordReset => Some(("password-reset/request", None, Some(self.email_field()))),
             // The first needs a login to be requested again; the second is of no use to a person without an account.
-            Purpose::EmailChange | Purpose::Disown => None,
+            Purpose::EmailChange | Purpose::Disown | Purpose::Invitation => None,
         };
         let form = form.map(|(action, token, field)| {
             let action = self.path(action);

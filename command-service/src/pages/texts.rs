@@ -14,6 +14,7 @@ pub(crate) struct Texts {
     disown: PurposeTexts,
     email_change: PurposeTexts,
     password_reset: PurposeTexts,
+    invitation: PurposeTexts,
     pub dead_title: &'static str,
     pub dead: &'static str,
     pub send_again: &'static str,
@@ -70,6 +71,7 @@ impl Texts {
             Purpose::Disown => &self.disown,
             Purpose::EmailChange => &self.email_change,
             Purpose::PasswordReset => &self.password_reset,
+            Purpose::Invitation => &self.invitation,
         }
     }
 
@@ -141,6 +143,15 @@ static ENGLISH: Texts = Texts {
         done_title: "Your password was changed",
         done: "Log in to {product} with the new password.",
         again: "Enter your email address to get a new one.",
+    },
+    invitation: PurposeTexts {
+        title: "You are invited to an organization",
+        ask: "To accept the invitation, log in to {product} with the email address that it was sent to, or register with it \
+              first. Then open the link of the mail there again.",
+        button: "Accept",
+        done_title: "You have joined the organization",
+        done: "You can go back to {product}.",
+        again: "Ask whoever invited you for a new invitation.",
     },
     dead_title: "This link is no longer valid",
     dead: "It has expired, was already used, or was not copied in full.",
@@ -214,6 +225,15 @@ static GERMAN: Texts = Texts {
         done_title: "Ihr Passwort wurde geändert",
         done: "Melden Sie sich damit bei {product} an.",
         again: "Geben Sie Ihre E-Mail-Adresse ein, um einen neuen zu erhalten.",
+    },
+    invitation: PurposeTexts {
+        title: "Sie sind in eine Organisation eingeladen",
+        ask: "Um die Einladung anzunehmen, melden Sie sich bei {product} mit der E-Mail-Adresse an, an die sie ging, oder \
+              registrieren Sie sich zuerst mit ihr. Öffnen Sie dort den Link der E-Mail noch einmal.",
+        button: "Annehmen",
+        done_title: "Sie sind der Organisation beigetreten",
+        done: "Sie können zu {product} zurückkehren.",
+        again: "Bitten Sie, wer Sie eingeladen hat, um eine neue Einladung.",
     },
     dead_title: "Dieser Link ist nicht mehr gültig",
     dead: "Er ist abgelaufen, wurde schon benutzt oder nicht vollständig kopiert.",

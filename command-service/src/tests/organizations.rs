@@ -174,3 +174,167 @@ async fn inv_h_a_slug_is_given_once_however_many_ask() {
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 409], "{} {}", first.body, second.body);
 }
+
+impl World {
+    /// A user whose address is verified.
+    async fn proven(&self, name: &str) -> Somebody {
+        let address = format!("{name}@example.com");
+        let id = user_id(&self.register(&address).await);
+        self.verify("default", &address).await;
+        let token = self.login(&address, PASSWORD).await.text("access_token");
+        Somebody { id, token }
+    }
+
+    /// The token of an invitation to this address.
+    async fn invite(&self, org: &str, by: &Somebody, name: &str, role: &str) -> String {
+        let body = json!({"email": format!("{name}@example.com"), "role": role});
+        let path = format!("{ORGS}/{org}/invitations");
+        let made = self.call("POST", &path, Some(&by.token), Some(body)).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        self.token("MemberInvited").await
+    }
+
+    async fn accept(&self, by: &Somebody, token: &str) -> Answer {
+        let path = "/v1/apps/default/auth/invitations/accept";
+        self.call("POST", path, Some(&by.token), Some(json!({ "token": token }))).await
+    }
+}
+
+#[tokio::test]
+async fn inv_v_no_invitation_gives_more_than_its_maker_has_and_it_dies_with_that_right() {
+    let world = World::start().await;
+    let (ada, bea, cleo, eve) = (
+        world.proven("ada").await,
+        world.proven("bea").await,
+        world.proven("cleo").await,
+        world.proven("eve").await,
+    );
+    let org = world.organization(&ada).await;
+    world.enrol(&org, &bea, "admin").await;
+    world.enrol(&org, &cleo, "member").await;
+    let path = format!("{ORGS}/{org}/invitations");
+    let invite = async |by: &Somebody, role: &str| {
+        let body = json!({"email": "eve@example.com", "role": role});
+        world.call("POST", &path, Some(&by.token), Some(body)).await
+    };
+    assert_eq!(said(&invite(&bea, "owner").await), (403, "forbidden"));
+    assert_eq!(said(&invite(&cleo, "member").await), (403, "forbidden"));
+    assert_eq!(said(&invite(&eve, "member").await), (404, "not_found"));
+    assert_eq!(said(&invite(&ada, "boss").await), (422, "validation_failed"));
+    let list = world.call("GET", &path, Some(&cleo.token), None).await;
+    assert_eq!(said(&list), (403, "forbidden"), "invited addresses are for those who invite");
+    let dead = (400, "invalid_or_expired_token");
+
+    let demoted = world.invite(&org, &bea, "eve", "admin").await;
+    assert_eq!(world.set_role(&org, &ada, &bea, "member").await.status, 200);
+    assert_eq!(said(&world.accept(&eve, &demoted).await), dead);
+    assert_eq!(world.set_role(&org, &ada, &bea, "admin").await.status, 200);
+    assert_eq!(said(&world.accept(&eve, &demoted).await), dead, "a promotion brings none back");
+
+    let removed = world.invite(&org, &bea, "eve", "admin").await;
+    assert_eq!(world.remove(&org, &ada, &bea).await.status, 204);
+    assert_eq!(said(&world.accept(&eve, &removed).await), dead);
+
+    let banned = world.invite(&org, &ada, "eve", "owner").await;
+    world.ban(ada.id).await;
+    assert_eq!(said(&world.accept(&eve, &banned).await), dead);
+}
+
+#[tokio::test]
+async fn inv_g_an_invitation_is_for_one_address_one_organization_and_one_time() {
+    let world = World::start().await;
+    let (ada, bea, eve) = (world.proven("ada").await, world.proven("bea").await, world.proven("eve").await);
+    let (org, other) = (world.organization(&ada).await, world.organization(&eve).await);
+    let token = world.invite(&org, &ada, "bea", "member").await;
+    let dead = (400, "invalid_or_expired_token");
+
+    // Another account, and one that has not proven the address.
+    assert_eq!(said(&world.accept(&eve, &token).await), (403, "forbidden"));
+    let unproven = world.somebody("dora").await;
+    let to_dora = world.invite(&org, &ada, "dora", "member").await;
+    assert_eq!(said(&world.accept(&unproven, &to_dora).await), (403, "email_not_verified"));
+    // Every bit of it counts: nobody makes it one of another organization.
+    let foreign = world.invite(&other, &eve, "bea", "owner").await;
+    for at in 0..token.len() {
+        let mut edited = token.clone().into_bytes();
+        edited[at] = if edited[at] == b'A' { b'B' } else { b'A' };
+        let edited = String::from_utf8(edited).expect("ASCII");
+        // The last characters of base64 have bits that mean nothing.
+        assert!(edited == token || world.accept(&bea, &edited).await.status != 200, "{at}: {edited}");
+    }
+    let half = token.len() / 2;
+    for swapped in
+        [format!("{}{}", &token[..half], &foreign[half..]), token[..half].to_owned(), String::new()]
+    {
+        assert_eq!(said(&world.accept(&bea, &swapped).await), dead, "{swapped}");
+    }
+    // Revoked.
+    let list = world.call("GET", &format!("{ORGS}/{org}/invitations"), Some(&ada.token), None).await;
+    let of_dora = list.body["items"].as_array().expect("a list").iter();
+    let of_dora = of_dora.clone().find(|it| it["email"] == "dora@example.com").expect("is listed");
+    let path = format!("{ORGS}/{org}/invitations/{}", of_dora["id"].as_str().expect("an id"));
+    assert_eq!(world.call("DELETE", &path, Some(&ada.token), None).await.status, 204);
+    world.verify("default", "dora@example.com").await;
+    let dora = world.login("dora@example.com", PASSWORD).await.text("access_token");
+    let dora = Somebody { id: unproven.id, token: dora };
+    assert_eq!(said(&world.accept(&dora, &to_dora).await), dead);
+    // Raced from two nodes.
+    let node = world.another_node();
+    let (here, there) = tokio::join!(world.accept(&bea, &token), node.accept(&bea, &token));
+    let mut statuses = [here.status.as_u16(), there.status.as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 400], "{} {}", here.body, there.body);
+    assert_eq!(world.events("InvitationAccepted").await, 1);
+    // A member is not made one again.
+    let again = world.invite(&org, &ada, "bea", "owner").await;
+    assert_eq!(said(&world.accept(&bea, &again).await), (409, "already_member"));
+    // Expired, and of a deleted organization.
+    let late = world.invite(&org, &ada, "eve", "member").await;
+    world.clock.advance(SignedDuration::from_secs(604_800));
+    let eve =
+        Somebody { id: eve.id, token: world.login("eve@example.com", PASSWORD).await.text("access_token") };
+    let ada =
+        Somebody { id: ada.id, token: world.login("ada@example.com", PASSWORD).await.text("access_token") };
+    assert_eq!(said(&world.accept(&eve, &late).await), dead);
+    let to_nobody = world.invite(&org, &ada, "eve", "member").await;
+    assert_eq!(world.call("DELETE", &format!("{ORGS}/{org}"), Some(&ada.token), None).await.status, 204);
+    assert_eq!(said(&world.accept(&eve, &to_nobody).await), dead);
+}
+
+#[tokio::test]
+async fn a_member_mails_strangers_only_so_often() {
+    let two_a_day =
+        Rate { requests: 2.try_into().expect("not zero"), seconds: 86_400.try_into().expect("not zero") };
+    let limits = RateSettings { invitations: two_a_day, ..RateSettings::default() };
+    let world = World::with("m=64,t=1,p=1", limits).await;
+    let (ada, bea) = (world.proven("ada").await, world.proven("bea").await);
+    let (org, other, own) =
+        (world.organization(&ada).await, world.organization(&ada).await, world.organization(&bea).await);
+    world.enrol(&org, &bea, "admin").await;
+    let invite = async |org: &str, by: &Somebody, address: &str| {
+        let body = json!({"email": address});
+        let path = format!("{ORGS}/{org}/invitations");
+        world.call("POST", &path, Some(&by.token), Some(body)).await
+    };
+    let many = (429, "rate_limited");
+    assert_eq!(invite(&org, &ada, "one@example.com").await.status, 201);
+    assert_eq!(invite(&other, &ada, "two@example.com").await.status, 201);
+    assert_eq!(said(&invite(&other, &ada, "three@example.com").await), many, "of one user");
+    assert_eq!(invite(&org, &bea, "four@example.com").await.status, 201);
+    assert_eq!(said(&invite(&org, &bea, "five@example.com").await), many, "of one organization");
+    // What was refused counts against nobody.
+    assert_eq!(invite(&own, &bea, "six@example.com").await.status, 201);
+    assert_eq!(world.events("MemberInvited").await, 4);
+
+    let world = World::with("m=64,t=1,p=1", RateSettings::default()).await;
+    let ada = world.proven("ada").await;
+    let org = world.organization(&ada).await;
+    let mut statuses = Vec::new();
+    for tag in 0..6 {
+        let body = json!({"email": format!("eve+{tag}@example.com")});
+        let path = format!("{ORGS}/{org}/invitations");
+        let answer = world.call("POST", &path, Some(&ada.token), Some(body)).await;
+        statuses.push(answer.status.as_u16());
+    }
+    assert_eq!(statuses, [201, 201, 201, 201, 201, 429], "of one mailbox");
+}

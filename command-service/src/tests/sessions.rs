@@ -178,7 +178,7 @@ async fn own_sessions_can_be_ended() {
 /// Those with the key in a header are counted by a layer that is not here.
 #[tokio::test]
 async fn a_client_with_its_key_in_the_body_is_limited_by_it() {
-    let rate = |requests: u32| http_kit::limits::Rate {
+    let rate = |requests: u32| Rate {
         requests: requests.try_into().expect("not zero"),
         seconds: 600.try_into().expect("not zero"),
     };

@@ -16,6 +16,8 @@ use crate::user::{Client, MailboxCommand, ResetReason, User, UserError};
 pub struct TellOfRegistration {
     /// The address.
     pub email: Email,
+    /// Whether it is invited, which an app for invited people asks for.
+    pub is_invited: bool,
     /// Where the registration came from.
     pub client: Client,
     /// The time.
@@ -44,8 +46,10 @@ impl TellOfRegistration {
     pub fn decide(&self, app: &App, user: &mut Draft<User>) -> Result<(), NotTold> {
         let app_id = require_active(app)?;
         let settings = &app.settings;
-        if settings.registration != Registration::Open {
-            return Err(NotTold::RegistrationClosed);
+        match settings.registration {
+            Registration::Open => {}
+            Registration::InviteOnly if self.is_invited => {}
+            Registration::InviteOnly | Registration::Closed => return Err(NotTold::RegistrationClosed),
         }
         let is_sent = settings.require_verified_email && settings.delivery == SentBy::Platform;
         if !is_sent || !may_receive(user, app_id, &self.email) {
@@ -71,7 +75,7 @@ mod tests {
     use crate::settings::AppSettings;
 
     fn tell() -> TellOfRegistration {
-        TellOfRegistration { email: email(), client: Client::default(), at: at(10) }
+        TellOfRegistration { email: email(), is_invited: false, client: Client::default(), at: at(10) }
     }
 
     /// An app that asks for verified addresses.

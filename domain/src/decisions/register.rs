@@ -57,20 +57,24 @@ impl From<NotStarted> for NotRegistered {
 }
 
 impl Register {
-    /// Decides it. The claim on the address ensures that no other account has it.
+    /// Decides it. The claim on the address ensures that no other account has it. An app that takes only invited people
+    /// takes the address if it `is_invited`.
     ///
     /// # Errors
     /// See [`NotRegistered`].
     pub fn decide(
         &self,
         app: &App,
+        is_invited: bool,
         user: &mut Draft<User>,
         session: &mut Draft<Session>,
     ) -> Result<(), NotRegistered> {
         let app_id = require_active(app)?;
         let settings = &app.settings;
-        if settings.registration != Registration::Open {
-            return Err(NotRegistered::RegistrationClosed);
+        match settings.registration {
+            Registration::Open => {}
+            Registration::InviteOnly if is_invited => {}
+            Registration::InviteOnly | Registration::Closed => return Err(NotRegistered::RegistrationClosed),
         }
         let at = self.start.at;
         user.execute(UserCommand::Register {
@@ -126,7 +130,7 @@ mod tests {
     #[test]
     fn makes_an_account_with_its_address_and_its_first_session() {
         let (mut user, mut session) = (Draft::new(), Draft::new());
-        register().decide(&app(), &mut user, &mut session).expect("registers");
+        register().decide(&app(), false, &mut user, &mut session).expect("registers");
         assert_eq!((user.decided(), session.decided()), (vec!["UserRegistered"], vec!["SessionStarted"]));
         let address = Claimed::Email { app_id: AppId::default_app(), email: Some(email()) };
         assert_eq!(user.claims(), [ClaimChange::Take(address)]);
@@ -144,7 +148,7 @@ mod tests {
             });
             let (mut user, mut session) = (Draft::new(), Draft::new());
             let register = Register { may_send, ..register() };
-            register.decide(&app, &mut user, &mut session).expect("registers");
+            register.decide(&app, false, &mut user, &mut session).expect("registers");
             assert_eq!((user.decided(), session.decided()), (events, vec![]));
         }
     }
@@ -158,14 +162,30 @@ mod tests {
             (Draft::new(), NotRegistered::App(AppClosed::Absent)),
         ] {
             let (mut user, mut session) = (Draft::new(), Draft::new());
-            assert_eq!(register().decide(&app, &mut user, &mut session), Err(why));
+            assert_eq!(register().decide(&app, false, &mut user, &mut session), Err(why));
             assert!(user.events().is_empty() && session.events().is_empty());
         }
     }
 
     #[test]
+    fn an_app_for_invited_people_takes_only_those() {
+        for (registration, is_invited, taken) in [
+            (Registration::InviteOnly, true, true),
+            (Registration::InviteOnly, false, false),
+            (Registration::Closed, true, false),
+        ] {
+            let app = app_that(|settings| settings.registration = registration);
+            let (mut user, mut session) = (Draft::new(), Draft::new());
+            let done = register().decide(&app, is_invited, &mut user, &mut session);
+            assert_eq!(done.is_ok(), taken, "{registration:?}");
+            assert_eq!(user.decided().is_empty(), !taken);
+            assert!(!user.email_verified, "an invitation can be passed on: it proves no address");
+        }
+    }
+
+    #[test]
     fn an_id_is_given_once() {
-        let refused = register().decide(&app(), &mut registered(), &mut Draft::new());
+        let refused = register().decide(&app(), false, &mut registered(), &mut Draft::new());
         assert_eq!(refused, Err(NotRegistered::User(UserError::Exists)));
     }
 }

@@ -4,12 +4,15 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{OrganizationId, Slug};
+use super::{InvitationId, OrganizationId, Slug};
+use crate::app::ApiKeyId;
 use crate::app_id::AppId;
 use crate::claims::{ClaimChange, ClaimKind, Claimed, Claiming, Holding};
 use crate::event::events;
 use crate::ids::UserId;
+use crate::personal::Personal;
 use crate::role::Role;
+use crate::settings::SentBy;
 
 /// An organization was created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -76,6 +79,63 @@ pub struct MemberRoleChanged {
     pub at: Timestamp,
 }
 
+/// Somebody was invited to become a member. The address is in the personal part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MemberInvited {
+    /// The organization.
+    pub organization_id: OrganizationId,
+    /// The invitation.
+    pub invitation_id: InvitationId,
+    /// The user who has proven that the address is theirs; otherwise an id of nobody. The address is sealed with its key.
+    pub invitee_id: UserId,
+    /// The role that it gives.
+    pub role: Role,
+    /// The member, or the admin of the app, who made it; absent if an API key did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invited_by: Option<UserId>,
+    /// The API key that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<ApiKeyId>,
+    /// Whether whoever made it did so as an admin of the app.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub as_admin: bool,
+    /// Who delivers it.
+    pub delivery: SentBy,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    /// When it happened.
+    pub at: Timestamp,
+    /// The address.
+    #[serde(default)]
+    pub personal: Personal,
+}
+
+/// An invitation was revoked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct InvitationRevoked {
+    /// The organization.
+    pub organization_id: OrganizationId,
+    /// The invitation.
+    pub invitation_id: InvitationId,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+/// An invitation was accepted: its reader is a member from now on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct InvitationAccepted {
+    /// The organization.
+    pub organization_id: OrganizationId,
+    /// The invitation.
+    pub invitation_id: InvitationId,
+    /// The new member.
+    pub user_id: UserId,
+    /// Their role in the organization.
+    pub role: Role,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
 /// Why somebody is no longer a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -103,11 +163,15 @@ pub struct MemberRemoved {
 
 events! {
     /// The events of an organization.
+    #[expect(clippy::large_enum_variant, reason = "an event is short-lived, and most are of the other kinds")]
     pub enum OrganizationEvent of "organization", whose |event| event.whose();
     OrganizationCreated: open,
     OrganizationRenamed: open,
     OrganizationDeleted: open,
     MemberAdded: open,
+    MemberInvited: sealed,
+    InvitationRevoked: open,
+    InvitationAccepted: open,
     MemberRoleChanged: open,
     MemberRemoved: open,
 }
@@ -133,8 +197,14 @@ macro_rules! about {
 }
 
 about! {
-    nobody: OrganizationCreated, OrganizationRenamed, OrganizationDeleted;
-    a_member: MemberAdded, MemberRoleChanged, MemberRemoved;
+    nobody: OrganizationCreated, OrganizationRenamed, OrganizationDeleted, InvitationRevoked;
+    a_member: MemberAdded, InvitationAccepted, MemberRoleChanged, MemberRemoved;
+}
+
+impl Whose for MemberInvited {
+    fn whose(&self) -> Option<UserId> {
+        Some(self.invitee_id)
+    }
 }
 
 impl Claiming for OrganizationEvent {
@@ -150,7 +220,12 @@ impl Claiming for OrganizationEvent {
                 former().chain([ClaimChange::Take(slug)]).collect()
             }
             Self::OrganizationDeleted(_) => former().collect(),
-            Self::MemberAdded(_) | Self::MemberRoleChanged(_) | Self::MemberRemoved(_) => vec![],
+            Self::MemberAdded(_)
+            | Self::MemberInvited(_)
+            | Self::InvitationRevoked(_)
+            | Self::InvitationAccepted(_)
+            | Self::MemberRoleChanged(_)
+            | Self::MemberRemoved(_) => vec![],
         }
     }
 }

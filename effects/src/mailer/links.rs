@@ -15,6 +15,7 @@ pub fn link_of(kind: MailKind, token: &str, issuer: &str, links: &Links) -> Opti
         MailKind::EmailVerification => ("email-verification", links.email_verification.as_ref()),
         MailKind::EmailChange => ("email/change", links.email_change.as_ref()),
         MailKind::PasswordReset | MailKind::AddressTaken => ("password-reset", links.password_reset.as_ref()),
+        MailKind::Invitation => ("invitations/accept", links.invitation.as_ref()),
         MailKind::EmailChangeNotice => return None,
     };
     // A token is base64url, which needs no escaping in a query.
@@ -50,6 +51,7 @@ mod tests {
             (MailKind::EmailChange, "email/change"),
             (MailKind::PasswordReset, "password-reset"),
             (MailKind::AddressTaken, "password-reset"),
+            (MailKind::Invitation, "invitations/accept"),
         ] {
             let expected = format!("{ISSUER}/auth/{path}?token=wwx_1");
             assert_eq!(link_of(kind, "wwx_1", ISSUER, &none), Some(expected));

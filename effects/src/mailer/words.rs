@@ -99,6 +99,16 @@ fn english(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Word
             Some("Choose a new password"),
             "If it was not you, ignore this mail: nothing has changed.",
         ),
+        // Whoever made the organization chose its name: in a mail to a stranger it could say anything.
+        MailKind::Invitation => (
+            format!("You are invited to an organization at {product}"),
+            format!(
+                "A member of an organization at {product} invites you to join it. To accept, log in with this address, or \
+                 register with it first."
+            ),
+            Some("Open the invitation"),
+            "If you do not expect an invitation, you can ignore it: nothing changes.",
+        ),
     };
     Words {
         subject,
@@ -162,6 +172,15 @@ fn german(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Words
             ),
             Some("Neues Passwort wählen"),
             "Waren Sie es nicht, brauchen Sie nichts zu tun: Es hat sich nichts geändert.",
+        ),
+        MailKind::Invitation => (
+            format!("Einladung in eine Organisation bei {product}"),
+            format!(
+                "Ein Mitglied einer Organisation bei {product} lädt Sie ein, ihr beizutreten. Um anzunehmen, melden Sie sich mit \
+                 dieser Adresse an, oder registrieren Sie sich zuerst mit ihr."
+            ),
+            Some("Einladung öffnen"),
+            "Sie erwarten keine Einladung? Dann brauchen Sie nichts zu tun: Es ändert sich nichts.",
         ),
     };
     Words {

@@ -289,6 +289,22 @@ fn organization(event: &OrganizationEvent) -> String {
         OrganizationEvent::MemberAdded(event) => {
             format!("Made {} of the organization {}", event.role, event.organization_id)
         }
+        OrganizationEvent::MemberInvited(event) => format!(
+            "Invitation of {} as {} of the organization {}{}",
+            address(event.personal.email.as_ref()),
+            event.role,
+            event.organization_id,
+            by(event.delivery)
+        ),
+        OrganizationEvent::InvitationRevoked(event) => {
+            format!(
+                "Invitation {} to the organization {} revoked",
+                event.invitation_id, event.organization_id
+            )
+        }
+        OrganizationEvent::InvitationAccepted(event) => {
+            format!("Invitation accepted: {} of the organization {}", event.role, event.organization_id)
+        }
         OrganizationEvent::MemberRoleChanged(event) => {
             format!("Role in the organization {} changed to {}", event.organization_id, event.role)
         }
@@ -362,6 +378,7 @@ fn mail(kind: MailKind) -> &'static str {
         MailKind::EmailChangeNotice => "notice of a change of the address",
         MailKind::PasswordReset => "password reset",
         MailKind::AddressTaken => "notice of an attempt to register",
+        MailKind::Invitation => "an invitation to an organization",
     }
 }
 

@@ -157,6 +157,8 @@ keys! {
         "mails/seconds of one purpose to one mailbox, from all clients; more are silently dropped";
     LIMITS_KNOWN_MAILS "limits.known_mails": Rate = rate, default "3/600",
         "mails/seconds in addition, for known clients of the account";
+    LIMITS_INVITATIONS "limits.invitations": Rate = rate, default "100/86400",
+        "invitations/seconds by one user, and in the name of one organization; an app's own server has no such limit";
     LIMITS_SERVER "limits.server": Rate = rate, default "6000/60",
         "requests/seconds with one API key, instead of limits per address";
     LIMITS_PERSON "limits.person": Rate = rate, default "30/60",
