@@ -18,6 +18,12 @@ pub enum Permission {
     /// Everything about organizations.
     #[serde(rename = "orgs:*")]
     Orgs,
+    /// Read organizations and who is in them.
+    #[serde(rename = "orgs:read")]
+    OrgsRead,
+    /// Create, change and delete organizations, and decide who is in them.
+    #[serde(rename = "orgs:write")]
+    OrgsWrite,
     /// Read the audit log. A key of the platform with it reads the signed tree of the whole journal, and nothing else.
     #[serde(rename = "audit:read")]
     AuditRead,
@@ -40,10 +46,12 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission within an app: what its admins may do, and give to its keys.
-    pub const OF_AN_APP: [Self; 8] = [
+    pub const OF_AN_APP: [Self; 10] = [
         Self::UsersRead,
         Self::UsersWrite,
         Self::Orgs,
+        Self::OrgsRead,
+        Self::OrgsWrite,
         Self::AuditRead,
         Self::EventsRead,
         Self::SettingsWrite,
@@ -53,6 +61,25 @@ impl Permission {
 
     /// What a key of the platform may have in place of [`Permission::Platform`]: each is about the whole instance.
     pub const OF_THE_PLATFORM: [Self; 2] = [Self::MetricsRead, Self::AuditRead];
+
+    /// What it contains besides itself: whoever has it may do this too, and give it to a key. [`Permission::Platform`] contains
+    /// nothing by itself: only a key of the platform may do everything.
+    pub fn contained(self) -> &'static [Self] {
+        match self {
+            Self::Orgs => &[Self::OrgsRead, Self::OrgsWrite],
+            Self::Platform
+            | Self::UsersRead
+            | Self::UsersWrite
+            | Self::OrgsRead
+            | Self::OrgsWrite
+            | Self::AuditRead
+            | Self::EventsRead
+            | Self::SettingsWrite
+            | Self::KeysWrite
+            | Self::TokensCreate
+            | Self::MetricsRead => &[],
+        }
+    }
 
     /// Whether a key of the platform may have these: everything alone, or some of [`Permission::OF_THE_PLATFORM`].
     pub fn fit_the_platform(permissions: &[Self]) -> bool {

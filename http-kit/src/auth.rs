@@ -438,6 +438,7 @@ impl Authenticator {
         has_credentials();
         let of_the_platform = key.app_id.is_platform() && known.permissions.contains(&Permission::Platform);
         let mut permissions = known.permissions.clone();
+        permissions.extend(known.permissions.iter().flat_map(|permission| permission.contained()));
         if of_the_platform {
             permissions.extend(Permission::OF_AN_APP);
         }

@@ -12,6 +12,8 @@ use serde::Serialize;
 const DEFAULT_LIMIT: i64 = 20;
 const MAX_LIMIT: i64 = 200;
 const MAX_OFFSET: i64 = 10_000;
+/// The length of the longest email address, in bytes.
+const LONGEST_QUERY: usize = 320;
 
 /// The page of a read model as shown.
 pub(crate) fn page_of<T>(page: read_models::Page<T>) -> Page<T> {
@@ -39,6 +41,17 @@ pub(crate) fn user_body(row: UserRow) -> UserBody {
 /// 200 with a body that no cache keeps.
 pub(crate) fn answer(body: impl Serialize) -> Response {
     uncached(Json(body))
+}
+
+/// The text of a search.
+pub(crate) fn search_text(query: Option<String>) -> Result<Option<String>, Problem> {
+    match query {
+        Some(query) if query.len() > LONGEST_QUERY => {
+            let detail = format!("at most {LONGEST_QUERY} bytes");
+            Err(Problem::invalid_parameter("query", field_codes::TOO_LONG, detail))
+        }
+        query => Ok(query),
+    }
 }
 
 /// The requested page.
@@ -69,6 +82,19 @@ pub(crate) fn paging(
     Ok(Paging { limit, offset, cursor })
 }
 
+/// The page of a list that is known as a whole. Its cursor is the number of items before it.
+pub(crate) fn cut<T>(all: Vec<T>, paging: &Paging) -> Result<Page<T>, Problem> {
+    let skipped = match &paging.cursor {
+        Some(cursor) => cursor.parse().map_err(|_| refused(ReadError::Cursor))?,
+        None => paging.offset as usize,
+    };
+    let total = all.len();
+    let items: Vec<T> = all.into_iter().skip(skipped).take(paging.limit as usize).collect();
+    let end = skipped.saturating_add(items.len());
+    let next_cursor = (end < total && !items.is_empty()).then(|| end.to_string());
+    Ok(Page { items, total: total as u64, next_cursor })
+}
+
 /// The position after which to start; 0 by default.
 pub(crate) fn position_after(after: Option<i64>) -> Result<u64, Problem> {
     u64::try_from(after.unwrap_or_default()).map_err(|_| {
@@ -89,7 +115,7 @@ pub(crate) fn refused(error: ReadError) -> Problem {
         ReadError::Cursor => {
             Problem::invalid_parameter("cursor", field_codes::INVALID_CURSOR, error.to_string())
         }
-        ReadError::QueryTooShort => {
+        ReadError::QueryTooShort | ReadError::QueryWithoutWord => {
             Problem::invalid_parameter("query", field_codes::TOO_SHORT, error.to_string())
         }
         ReadError::Store(error) => error.into(),

@@ -16,6 +16,7 @@ pub mod feed;
 mod filters;
 mod history;
 mod lane;
+mod organizations;
 mod person;
 mod projections;
 mod proofs;
@@ -305,6 +306,7 @@ pub fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
         .merge(users::routes())
         .merge(person::routes())
         .merge(sessions::routes())
+        .merge(organizations::routes())
         .merge(stats::routes())
         .merge(audit::routes())
         .merge(history::routes())

@@ -21,9 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ProjectionService;
-use crate::answers::{answer, page_of, paging, refused, user_body};
-
-const LONGEST_QUERY: usize = 320;
+use crate::answers::{answer, page_of, paging, refused, search_text, user_body};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(get_one))
@@ -89,13 +87,7 @@ impl ListUsers {
         let bad_role = |error: domain::role::InvalidRole| {
             Problem::invalid_parameter("role", field_codes::INVALID_ROLE, error.to_string())
         };
-        let query = match &self.query {
-            Some(query) if query.len() > LONGEST_QUERY => {
-                let detail = format!("at most {LONGEST_QUERY} bytes");
-                Err(Problem::invalid_parameter("query", field_codes::TOO_LONG, detail))
-            }
-            query => Ok(query.clone()),
-        };
+        let query = search_text(self.query.clone());
         let role = self.role.as_deref().map(Role::parse).transpose().map_err(bad_role);
         let (query, role) = both(query, role)?;
         Ok(UserFilter {

@@ -21,7 +21,9 @@ mod database;
 mod filling;
 pub mod leases;
 pub mod login_checks;
+pub mod members;
 pub mod merkle_tree;
+pub mod organizations;
 pub mod page;
 mod person;
 mod places;
@@ -33,6 +35,7 @@ pub mod sessions;
 mod sql;
 pub mod stats;
 pub mod store;
+mod text;
 pub mod users;
 
 #[cfg(test)]
@@ -57,6 +60,10 @@ registry::read_models! {
     users: Users, UsersProjector;
     /// The sessions of a user.
     sessions: Sessions, SessionsProjector;
+    /// The organizations of an app.
+    organizations: Organizations, OrganizationsProjector;
+    /// The members of an organization.
+    members: Members, MembersProjector;
     /// Counts by time.
     stats: Stats, StatsProjector;
     /// Who did what, and when.

@@ -49,5 +49,10 @@ pub(crate) fn encode_cursor(bytes: &[u8]) -> String {
 
 /// The bytes of a cursor, if it has the right length.
 pub(crate) fn decode_cursor<const N: usize>(cursor: &str) -> Option<[u8; N]> {
-    URL_SAFE_NO_PAD.decode(cursor).ok()?.try_into().ok()
+    decode_any_cursor(cursor)?.try_into().ok()
+}
+
+/// The bytes of a cursor of any length.
+pub(crate) fn decode_any_cursor(cursor: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(cursor).ok()
 }

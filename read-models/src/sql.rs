@@ -148,6 +148,14 @@ impl Query {
         self
     }
 
+    /// Appends a whole query to a statement without placeholders of its own.
+    pub fn append(&mut self, other: Self) -> &mut Self {
+        debug_assert!(self.values.is_empty(), "the placeholders of the other one begin with 1");
+        self.sql.push_str(&other.sql);
+        self.values = other.values;
+        self
+    }
+
     /// Appends a placeholder and its value.
     pub fn push_bind(&mut self, value: impl Into<Value>) -> &mut Self {
         self.values.push(value.into());

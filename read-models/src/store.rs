@@ -25,6 +25,9 @@ pub enum ReadError {
     /// No word of the search is long enough.
     #[error("a search needs an email address, or a word of at least 3 letters or digits")]
     QueryTooShort,
+    /// The search has no word.
+    #[error("a search needs a letter or a digit")]
+    QueryWithoutWord,
     /// The tables, or the keys that open their rows, cannot be read.
     #[error("the read model cannot be read")]
     Store(#[from] StoreError),

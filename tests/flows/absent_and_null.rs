@@ -73,6 +73,7 @@ impl Command {
             "permissions" => json!(["users:read"]),
             "duration_minutes" => json!(5),
             "role" => json!("owner"),
+            "owner_id" => json!("{user_id}"),
             "url" => json!("https://hooks.example/"),
             "events" => json!(["UserRegistered"]),
             "from_position" => json!(1),
@@ -109,7 +110,7 @@ impl Command {
         } else if self.by_user || self.path.ends_with("/logout") {
             call = call.bearer(&user.access);
         }
-        call.body("application/json", body.to_owned()).await
+        call.body("application/json", body.replace("{user_id}", &user.user_id)).await
     }
 }
 

@@ -3,6 +3,7 @@
 mod absent_and_null;
 mod accept;
 mod access_matrix;
+mod admin_organizations;
 mod admin_role;
 mod admin_users;
 mod api_keys;

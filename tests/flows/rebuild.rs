@@ -32,7 +32,7 @@ async fn read_models_are_rebuilt_and_compared_with_the_events() {
     assert!(done, "{rebuilt}");
     let rebuilt = rebuilt["rebuilt"].as_array().expect("a list").clone();
     let head = rebuilt[0]["position"].as_u64().expect("a position");
-    assert!(rebuilt.len() == 6 && rebuilt.iter().all(|it| it["position"] == head), "{rebuilt:?}");
+    assert!(rebuilt.len() == 8 && rebuilt.iter().all(|it| it["position"] == head), "{rebuilt:?}");
     let (done, again) = run(&server, &["users"]);
     assert!(done && again == json!({ "rebuilt": [{ "name": "users", "position": head }] }), "{again}");
     let (done, compared) = run(&server, &["--all", "--verify"]);
@@ -155,7 +155,17 @@ async fn the_command_asks_the_server_that_has_the_files() {
     assert!(done, "{rebuilt}");
     let names: Vec<_> =
         rebuilt["rebuilt"].as_array().expect("a list").iter().map(|it| it["name"].clone()).collect();
-    assert_eq!(names, ["login_checks", "users", "sessions", "stats", "audit_log", "merkle_tree"]);
+    let all = [
+        "login_checks",
+        "users",
+        "sessions",
+        "organizations",
+        "members",
+        "stats",
+        "audit_log",
+        "merkle_tree",
+    ];
+    assert_eq!(names, all);
     assert!(server.data().join("read-models.users.1.db").exists());
     // Another server at its address gets no key.
     let record = server.data().join("serving.json");

@@ -73,6 +73,7 @@ const NAMES: &[(&str, &str)] = &[
     ("Links", "MailLinks"),
     // A Go client would have a function of this name, which makes a `User`.
     ("NewOrganization", "CreateOrganizationRequest"),
+    ("NewAppOrganization", "CreateAppOrganizationRequest"),
     ("NewInvitation", "CreateInvitationRequest"),
     ("AcceptedInvitation", "AcceptInvitationRequest"),
     ("NewUser", "CreateUserRequest"),

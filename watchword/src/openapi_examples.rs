@@ -126,16 +126,23 @@ fn cloud_event() -> Value {
 fn of_name(schema: &str, name: &str) -> Option<Value> {
     Some(match (schema, name) {
         ("App" | "CreateAppRequest" | "AppPatch", "name") => "Acme".into(),
-        ("Organization" | "CreateOrganizationRequest" | "OrganizationPatch", "name") => {
-            "Analytical Engines".into()
-        }
+        (
+            "Organization"
+            | "AppOrganization"
+            | "UserOrganization"
+            | "CreateOrganizationRequest"
+            | "CreateAppOrganizationRequest"
+            | "OrganizationPatch",
+            "name",
+        ) => "Analytical Engines".into(),
         (_, "slug") => "analytical-engines".into(),
         ("Invitation" | "IssuedInvitation", "id") | (_, "invitation_id") => INVITATION_ID.into(),
         ("AcceptInvitationRequest" | "IssuedInvitation", "token") => "wwi_…".into(),
         (_, "member_count") => 3.into(),
-        ("Organization" | "OrganizationMember" | "MemberRole", "role") => "owner".into(),
         ("Invitation" | "IssuedInvitation" | "CreateInvitationRequest", "role") => "member".into(),
-        ("Organization", "id") | (_, "org_id" | "organization_id") => ORGANIZATION_ID.into(),
+        ("Organization" | "UserOrganization" | "OrganizationMember" | "MemberRole", "role") => "owner".into(),
+        ("Organization" | "AppOrganization" | "UserOrganization", "id")
+        | (_, "org_id" | "organization_id") => ORGANIZATION_ID.into(),
         ("ApiKey" | "IssueApiKeyRequest" | "AuditActor", "name") => "backend".into(),
         (_, "import_id") => "01900000-0000-7000-8000-000000000006".into(),
         (_, "key_id") | ("AuditActor", "id") => KEY_ID.into(),
@@ -145,7 +152,7 @@ fn of_name(schema: &str, name: &str) -> Option<Value> {
         ("PasswordResetRequest" | "PasswordResetToken", "token") => "wwp_…".into(),
         ("Ready", "checks") => json!({ "journal": { "ok": true }, "key_store": { "ok": true } }),
         (_, "app_id" | "aud" | "client_id") => "acme".into(),
-        ("User" | "Me", "id") | (_, "user_id" | "sub" | "invited_by") => USER_ID.into(),
+        ("User" | "Me", "id") | (_, "user_id" | "sub" | "invited_by" | "owner_id") => USER_ID.into(),
         ("Session", "id") | (_, "session_id" | "sid" | "exclude") => SESSION_ID.into(),
         (_, "webhook_id") | ("Webhook" | "CreatedWebhook", "id") => WEBHOOK_ID.into(),
         ("WebhookDelivery", "event_type") => "UserRegistered".into(),

@@ -43,6 +43,7 @@ const VERBS: &[&str] = &[
     "retry",
     "revoke",
     "rotate",
+    "set",
     "sign",
     "test",
     "unban",

@@ -44,7 +44,8 @@ pub(crate) struct IssuedInvitation {
 /// Invite somebody to any organization of the app.
 ///
 /// In an app that delivers its mails itself (`delivery: "app"`), the answer has the token for the link; otherwise a mail is
-/// sent. It ends with the rights of whoever made it: when their API key is revoked or their role taken. Needs the permission `orgs:*`.
+/// sent. It ends with the rights of whoever made it: when their API key is revoked or their role taken. Needs the permission
+/// `orgs:write`.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/orgs/{org_id}/invitations", tag = "admin",
     operation_id = "issue_invitation",
     params(("app_id" = String, Path, description = "The app"),
@@ -62,7 +63,7 @@ async fn invite(
     Segments(OrganizationSegments { org_id }): Segments<OrganizationSegments>,
     body: Result<Body<NewInvitation>, Problem>,
 ) -> Result<Response, Problem> {
-    let caller = service.authenticator.admin(&app_id, &credentials, Permission::Orgs).await?;
+    let caller = service.authenticator.admin(&app_id, &credentials, Permission::OrgsWrite).await?;
     let organization_id = OrganizationId(org_id);
     let found = service.repository.load::<Organization>(&organization_id).await?;
     if !found.state.is_of(&app_id) {

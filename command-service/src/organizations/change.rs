@@ -32,11 +32,11 @@ pub(crate) struct OrganizationPatch {
     /// The name shown to people.
     #[serde(default)]
     #[schema(min_length = 1, max_length = 100)]
-    name: Option<String>,
+    pub name: Option<String>,
     /// Its name in URLs. Another organization can take the former one.
     #[serde(default)]
     #[schema(min_length = 1, max_length = 40, pattern = "^[a-z0-9](-?[a-z0-9])*$")]
-    slug: Option<String>,
+    pub slug: Option<String>,
 }
 
 /// Change an organization.

@@ -6,11 +6,11 @@ use axum::extract::State;
 use axum::response::Response;
 use cqrs_es::Aggregate;
 use dispatcher::{Committed, Context, DispatchError, Reads, Work};
+use domain::Event;
 use domain::app::App;
 use domain::decisions::CreateOrganization;
 use domain::memberships::Memberships;
 use domain::organization::{Organization, OrganizationEvent, OrganizationId, Slug};
-use domain::{Event, UserId};
 use http_kit::auth::UserCaller;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
@@ -67,24 +67,35 @@ async fn create(
     let (name, slug) = both(check_name(&body.name), body.slug.map(|slug| parse_slug(&slug)).transpose())?;
     let context = service.context(&request, &app_id, caller.actor(), idempotency);
     let organization_id = OrganizationId(service.clock.new_id());
-    let is_made = slug.is_none();
-    let slug = slug.unwrap_or_else(|| Slug::of_name(&name));
     let (owner, at) = (caller.user_id, context.at);
+    let (slug, otherwise) = slugs(slug, &name, organization_id);
     let create = CreateOrganization { organization_id, name, slug, owner, at };
     let mut done = service.create_organization(&caller, context.clone(), create.clone()).await;
-    if is_made && matches!(done, Err(DispatchError::ClaimTaken { .. })) {
-        let slug = create.slug.with_ending(organization_id.0);
+    if let (Err(DispatchError::ClaimTaken { .. }), Some(slug)) = (&done, otherwise) {
         done = service.create_organization(&caller, context, CreateOrganization { slug, ..create }).await;
     }
-    created(&done.map_err(slug_problem)?, owner)
+    let done = done.map_err(slug_problem)?;
+    let body = OrganizationBody::of(&created_organization(&done), owner)
+        .ok_or_else(|| Problem::internal("no event says who owns the organization"))?;
+    Ok(Done::created(done.position, body))
 }
 
-pub(super) fn parse_slug(text: &str) -> Result<Slug, Problem> {
+/// The slug of a new organization; if it is made of the name, also the one to take if another organization has it.
+pub(crate) fn slugs(slug: Option<Slug>, name: &str, id: OrganizationId) -> (Slug, Option<Slug>) {
+    if let Some(slug) = slug {
+        return (slug, None);
+    }
+    let made = Slug::of_name(name);
+    let otherwise = made.with_ending(id.0);
+    (made, Some(otherwise))
+}
+
+pub(crate) fn parse_slug(text: &str) -> Result<Slug, Problem> {
     Slug::parse(text).map_err(|error| Problem::invalid("/slug", field_codes::INVALID, error.to_string()))
 }
 
 /// For a slug that another organization has.
-pub(super) fn slug_problem(error: DispatchError<Problem>) -> Problem {
+pub(crate) fn slug_problem(error: DispatchError<Problem>) -> Problem {
     match error {
         DispatchError::ClaimTaken { .. } => Problem::new(problems::SLUG_TAKEN).field(
             "/slug",
@@ -114,14 +125,12 @@ impl CommandService {
 }
 
 /// The organization as these events created it: a repetition gets the original answer.
-fn created(done: &Committed<()>, owner: UserId) -> Result<Response, Problem> {
+pub(crate) fn created_organization(done: &Committed<()>) -> Organization {
     let mut organization = Organization::default();
     for event in &done.events {
         if let Event::Organization(event) = event {
             organization.apply(OrganizationEvent::clone(event));
         }
     }
-    let body = OrganizationBody::of(&organization, owner)
-        .ok_or_else(|| Problem::internal("no event says that the organization was created"))?;
-    Ok(Done::created(done.position, body))
+    organization
 }

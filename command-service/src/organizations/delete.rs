@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::{Context, Reads, Work};
+use dispatcher::{Context, Handle, Reads, Work};
 use domain::memberships::{Memberships, MembershipsCommand};
 use domain::organization::{Acting, Organization, OrganizationCommand, OrganizationId};
 use domain::{Timestamp, UserId};
@@ -48,27 +48,51 @@ async fn delete(
     let (reads, organization) = Reads::one::<Organization>(&organization_id);
     let done = service
         .run_live(&caller.user, context.clone(), reads, move |work: &mut Work| {
-            let members: Vec<UserId> = work.get(organization).members.keys().copied().collect();
-            work.execute(organization, OrganizationCommand::Delete { acting, at }).map_err(refused)?;
-            Ok(members)
+            delete_with_members(work, organization, acting, at)
         })
         .await?;
-    let mut position = done.position;
-    // The event has ended all memberships. What follows only shortens the lists of those who were members, so a failure
-    // changes nothing for anybody.
-    for members in done.value.unwrap_or_default().chunks(TOGETHER) {
-        match service.shorten_lists(organization_id, members, context.clone(), at).await {
-            Ok(last) => position = position.max(last),
-            Err(problem) => {
-                tracing::warn!(code = problem.code(), "a deleted organization stays in its members' lists");
-                break;
-            }
-        }
-    }
-    Ok(Done::no_content(position))
+    let members = done.value.unwrap_or_default();
+    let shortened = service.shorten_all_lists(organization_id, &members, &context).await;
+    Ok(Done::no_content(done.position.max(shortened)))
+}
+
+/// Deletes it, and says who was a member.
+pub(crate) fn delete_with_members(
+    work: &mut Work,
+    organization: Handle<Organization>,
+    acting: Acting,
+    at: Timestamp,
+) -> Result<Vec<UserId>, Problem> {
+    let members = work.get(organization).members.keys().copied().collect();
+    work.execute(organization, OrganizationCommand::Delete { acting, at }).map_err(refused)?;
+    Ok(members)
 }
 
 impl CommandService {
+    /// Takes a deleted organization from the lists of those who were members, and says where the last change is. The deletion
+    /// has ended all memberships, so a failure changes nothing for anybody.
+    pub(crate) async fn shorten_all_lists(
+        &self,
+        organization_id: OrganizationId,
+        members: &[UserId],
+        context: &Context,
+    ) -> u64 {
+        let mut position = 0;
+        for members in members.chunks(TOGETHER) {
+            match self.shorten_lists(organization_id, members, context.clone(), context.at).await {
+                Ok(last) => position = position.max(last),
+                Err(problem) => {
+                    tracing::warn!(
+                        code = problem.code(),
+                        "a deleted organization stays in its members' lists"
+                    );
+                    break;
+                }
+            }
+        }
+        position
+    }
+
     async fn shorten_lists(
         &self,
         organization_id: OrganizationId,

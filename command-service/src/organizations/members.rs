@@ -5,18 +5,19 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use dispatcher::{Reads, Work};
+use domain::UserId;
 use domain::decisions::{RemoveMember, SetMember};
 use domain::memberships::Memberships;
-use domain::organization::{Acting, Member, Organization};
+use domain::organization::{Acting, Organization};
 use domain::user::User;
-use domain::{Timestamp, UserId};
 use event_store::Loaded;
 use http_kit::Page;
+use http_kit::answers::MemberBody;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body, Params, Segments};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -33,53 +34,18 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 type OrganizationMemberPage = Page<MemberBody>;
 
-/// A member of an organization.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = OrganizationMember)]
-pub(crate) struct MemberBody {
-    /// The user.
-    user_id: Uuid,
-    /// Their role in the organization.
-    role: String,
-    /// Their address.
-    #[schema(required)]
-    email: Option<String>,
-    /// The name shown to people.
-    #[schema(required)]
-    name: Option<String>,
-    /// The profile picture.
-    #[schema(required)]
-    avatar_url: Option<String>,
-    /// Since when they are a member.
-    #[schema(value_type = String, format = DateTime)]
-    joined_at: Timestamp,
-}
-
-impl MemberBody {
-    fn of(user_id: UserId, member: &Member, user: &User) -> Self {
-        Self {
-            user_id: user_id.0,
-            role: member.role.to_string(),
-            email: user.email.as_ref().map(|email| email.as_str().to_owned()),
-            name: user.name.clone(),
-            avatar_url: user.avatar_url.clone(),
-            joined_at: member.joined_at,
-        }
-    }
-}
-
 /// The role of a member.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MemberRole {
     /// `owner`, `admin` or `member`.
-    role: String,
+    pub role: String,
 }
 
 #[derive(Deserialize)]
-struct MemberSegments {
-    org_id: Uuid,
-    user_id: Uuid,
+pub(crate) struct MemberSegments {
+    pub org_id: Uuid,
+    pub user_id: Uuid,
 }
 
 /// List the members of an organization.
@@ -103,7 +69,7 @@ async fn list(
     let page = params.of(members)?;
     let users = service.users(page.items.iter().map(|(user_id, _)| **user_id)).await?;
     let bodies = page.items.iter().zip(&users);
-    let bodies = bodies.map(|((user_id, member), user)| MemberBody::of(**user_id, member, &user.state));
+    let bodies = bodies.map(|((user_id, member), user)| MemberBody::of(**user_id, member, Some(&user.state)));
     let bodies = bodies.collect();
     Ok(Done::read(page.with(bodies)))
 }
@@ -143,7 +109,7 @@ async fn set(
         let (user, organization, memberships) = work.drafts((user, organization, memberships));
         set.decide(user, organization, memberships).map_err(not_organized)?;
         let member = organization.members.get(&user_id).ok_or_else(Problem::not_found)?;
-        Ok(MemberBody::of(user_id, member, user))
+        Ok(MemberBody::of(user_id, member, Some(user)))
     };
     let done = service.run_live(&caller.user, context, reads, decide).await?;
     let body = match done.value {
@@ -197,7 +163,7 @@ impl CommandService {
         let organization = self.repository.load::<Organization>(organization_id).await?;
         let member = organization.state.members.get(&user_id).ok_or_else(Problem::not_found)?;
         let user = self.repository.load::<User>(&user_id).await?;
-        Ok(MemberBody::of(user_id, member, &user.state))
+        Ok(MemberBody::of(user_id, member, Some(&user.state)))
     }
 
     /// These users, as they are now.

@@ -3,11 +3,11 @@
 //! To whoever is no member an organization does not exist: the answer is that of an absent one.
 
 mod caller;
-mod change;
-mod create;
-mod delete;
+pub(crate) mod change;
+pub(crate) mod create;
+pub(crate) mod delete;
 mod erase;
-mod members;
+pub(crate) mod members;
 mod read;
 
 use std::sync::Arc;
@@ -95,6 +95,7 @@ pub(crate) fn not_organized(why: NotOrganized) -> Problem {
             Problem::new(problems::TOO_MANY_ORGANIZATIONS).detail(error.to_string())
         }
         NotOrganized::Organization(error) => refused(error),
+        NotOrganized::NoSuchOwner => Problem::invalid("/owner_id", field_codes::INVALID, why.to_string()),
     }
 }
 

@@ -26,6 +26,9 @@ pub enum NotOrganized {
     /// The person is in too many of them.
     #[error(transparent)]
     Memberships(#[from] TooManyOrganizations),
+    /// The app has no such user.
+    #[error("the owner must be a user of the app")]
+    NoSuchOwner,
 }
 
 /// Creates an organization. Who creates it is its owner.
@@ -61,6 +64,23 @@ impl CreateOrganization {
             at,
         })?;
         Ok(memberships.execute(MembershipsCommand::Join { user_id: owner, organization_id, at })?)
+    }
+
+    /// Decides it for an admin of the app, who names the owner.
+    ///
+    /// # Errors
+    /// See [`NotOrganized`].
+    pub fn decide_for(
+        &self,
+        app: &App,
+        owner: &User,
+        organization: &mut Draft<Organization>,
+        memberships: &mut Draft<Memberships>,
+    ) -> Result<(), NotOrganized> {
+        if !owner.is_of(require_active(app)?) {
+            return Err(NotOrganized::NoSuchOwner);
+        }
+        self.decide(app, organization, memberships)
     }
 }
 
@@ -172,6 +192,25 @@ mod tests {
         assert_eq!(memberships.decided(), ["OrganizationJoined"]);
         assert_eq!(create(&disabled()).err(), Some(NotOrganized::App(AppClosed::Disabled)));
         assert_eq!(create(&Draft::new()).err(), Some(NotOrganized::App(AppClosed::Absent)));
+    }
+
+    #[test]
+    fn an_admin_names_a_user_of_the_app_as_owner() {
+        let create = CreateOrganization {
+            organization_id: ORGANIZATION,
+            name: "Engines".to_owned(),
+            slug: Slug::parse("engines").expect("valid"),
+            owner: USER,
+            at: at(1),
+        };
+        let (mut organization, mut memberships) = (Draft::new(), Draft::new());
+        for nobody in [user([erased()]), Draft::new()] {
+            let refused = create.decide_for(&app(), &nobody, &mut organization, &mut memberships);
+            assert_eq!(refused, Err(NotOrganized::NoSuchOwner));
+        }
+        assert!(organization.events().is_empty() && memberships.events().is_empty());
+        create.decide_for(&app(), &registered(), &mut organization, &mut memberships).expect("is created");
+        assert_eq!(organization.role_of(USER), Some(&Role::owner()));
     }
 
     #[test]

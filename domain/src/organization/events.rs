@@ -176,6 +176,23 @@ events! {
     MemberRemoved: open,
 }
 
+impl OrganizationEvent {
+    /// The organization.
+    pub fn organization_id(&self) -> OrganizationId {
+        match self {
+            Self::OrganizationCreated(event) => event.organization_id,
+            Self::OrganizationRenamed(event) => event.organization_id,
+            Self::OrganizationDeleted(event) => event.organization_id,
+            Self::MemberAdded(event) => event.organization_id,
+            Self::MemberInvited(event) => event.organization_id,
+            Self::InvitationRevoked(event) => event.organization_id,
+            Self::InvitationAccepted(event) => event.organization_id,
+            Self::MemberRoleChanged(event) => event.organization_id,
+            Self::MemberRemoved(event) => event.organization_id,
+        }
+    }
+}
+
 /// Whom an event is about.
 trait Whose {
     fn whose(&self) -> Option<UserId>;

@@ -10,6 +10,7 @@ use domain::user::{
 use domain::{Event, Personal, Role};
 use proptest::prelude::*;
 
+use super::organizations::{added, changed, created, deleted, removed, renamed};
 use super::world::*;
 
 /// A step of a history: what happens, for which user, in which session.
@@ -21,8 +22,43 @@ struct Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = (0..17_u8, 1..5_u128, 0..3_u128);
+    let step = (0..20_u8, 1..5_u128, 0..3_u128);
     proptest::collection::vec(step.prop_map(|(what, user, session)| Step { what, user, session }), 1..60)
+}
+
+/// The organizations of a history: the members of each, with their roles, or `None` once it is deleted.
+#[derive(Default)]
+struct Orgs(BTreeMap<u128, Option<BTreeMap<u128, &'static str>>>);
+
+impl Orgs {
+    /// What a user does in or to an organization, if there is something to do.
+    fn step(&mut self, organization: u128, n: u128, what: u8, seconds: i64) -> Option<Event> {
+        let Some(members) = self.0.get_mut(&organization) else {
+            self.0.insert(organization, Some(BTreeMap::new()));
+            return Some(created(organization, &format!("Number {organization}"), seconds));
+        };
+        let is_in = members.as_ref()?.get(&n).copied();
+        Some(match (what, is_in) {
+            (17, _) if seconds % 7000 == 0 => {
+                *members = None;
+                deleted(organization, seconds)
+            }
+            (17, _) => renamed(organization, &format!("Name at {seconds}"), seconds),
+            (_, None) => {
+                members.as_mut()?.insert(n, "member");
+                added(organization, n, "member", seconds)
+            }
+            (18, Some(role)) => {
+                let other = if role == "member" { "admin" } else { "member" };
+                members.as_mut()?.insert(n, other);
+                changed(organization, n, other, seconds)
+            }
+            (_, Some(_)) => {
+                members.as_mut()?.remove(&n);
+                removed(organization, n, seconds)
+            }
+        })
+    }
 }
 
 /// The events of a history, each valid at its point.
@@ -31,6 +67,7 @@ fn history(steps: &[Step]) -> Vec<Event> {
     let mut sessions = BTreeMap::new();
     let mut addresses: BTreeMap<u128, String> = BTreeMap::new();
     let mut gone = BTreeSet::new();
+    let mut organizations = Orgs::default();
     let mut events = Vec::new();
     for (seconds, step) in (0_i64..).map(|n| n * 1000).zip(steps) {
         let (n, user_id, at) = (step.user, user(step.user), at(seconds));
@@ -47,6 +84,10 @@ fn history(steps: &[Step]) -> Vec<Event> {
             if sessions.contains_key(&id) {
                 events.push(revoked(id, n, seconds));
             }
+            continue;
+        }
+        if step.what >= 17 {
+            events.extend(organizations.step(step.session, n, step.what, seconds));
             continue;
         }
         events.push(match step.what {

@@ -18,6 +18,7 @@ mod database;
 mod histories;
 mod leases;
 mod merkle_tree;
+mod organizations;
 mod rebuild;
 mod rows;
 mod world;

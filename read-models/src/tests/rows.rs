@@ -122,7 +122,7 @@ async fn login_checks_find_the_user_of_an_address(on: On) {
 }
 
 /// The same events applied one by one and all at once: batches must not change the result.
-async fn both_ways(on: On, history: &[Event]) -> (World, Vec<ReadModels>) {
+pub(super) async fn both_ways(on: On, history: &[Event]) -> (World, Vec<ReadModels>) {
     let world = World::new(on).await;
     for event in history {
         world.append(event, 0).await;

@@ -198,6 +198,7 @@ fn stream_of(event: &Event) -> StreamId {
         Event::Journal(JournalEvent::JournalWentBack(event)) => StreamId::journal(event.journal_id),
         Event::Journal(JournalEvent::CheckpointKeyAdded(event)) => StreamId::journal(event.journal_id),
         Event::Journal(JournalEvent::CheckpointKeyRetired(event)) => StreamId::journal(event.journal_id),
+        Event::Organization(event) => StreamId::organization(event.organization_id()),
         // Which stream of another aggregate is nothing to a read model.
         _ => StreamId::access(AccessId(Uuid::nil())),
     }
