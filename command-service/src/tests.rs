@@ -34,6 +34,7 @@ mod imported_hashes;
 mod login;
 mod magic_link;
 mod mailbox;
+mod org_tokens;
 mod organizations;
 mod page;
 mod rights;

@@ -5,6 +5,7 @@
 
 mod events;
 mod invitations;
+mod permission;
 mod slug;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ pub use self::events::{
     OrganizationCreated, OrganizationDeleted, OrganizationEvent, OrganizationRenamed, RemovalReason,
 };
 pub use self::invitations::{Invitation, InvitationId, Invite, Inviter, MAX_INVITATIONS};
+pub use self::permission::{InvalidRolePermission, RolePermission};
 pub use self::slug::{InvalidSlug, Slug};
 use crate::app_id::AppId;
 use crate::claims::{Claimed, Holding};

@@ -1,15 +1,21 @@
 //! A session: one login on one device, and its chain of refresh tokens (RFC 9700 section 4.14).
 
+mod events;
+
 use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::events::{
+    ActiveOrganizationChosen, RefreshTokenReused, SessionEvent, SessionRefreshed, SessionRevoked,
+    SessionStarted,
+};
 use crate::app_id::AppId;
-use crate::claims::{ClaimChange, Claimed, Claiming, Holding};
-use crate::event::{EventInfo as _, Stream, StreamId, events};
+use crate::event::{EventInfo as _, Stream, StreamId};
 use crate::ids::{SessionId, UserId};
+use crate::organization::OrganizationId;
 use crate::personal::Personal;
 use crate::time::after;
 use crate::user::Client;
@@ -105,6 +111,8 @@ pub enum SessionCommand {
         /// The latest time that events show.
         latest: Timestamp,
     },
+    /// Act for an organization from now on, or for none.
+    ChooseOrganization { organization_id: Option<OrganizationId>, at: Timestamp },
     /// End it.
     Revoke { reason: RevocationReason, at: Timestamp },
 }
@@ -124,110 +132,6 @@ pub enum SessionError {
     /// It has expired.
     #[error("the session has expired")]
     Expired,
-}
-
-/// A session started.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct SessionStarted {
-    /// Its id.
-    pub session_id: SessionId,
-    /// The user.
-    pub user_id: UserId,
-    /// The app.
-    pub app_id: AppId,
-    /// The login method.
-    pub method: LoginMethod,
-    /// The user's epoch: how often all of their sessions had been ended. In a later epoch this session has ended too,
-    /// unless it was the one kept.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub epoch: u32,
-    /// The end of its maximum lifetime, however often it is refreshed.
-    pub expires_at: Timestamp,
-    /// When it expires unless refreshed.
-    pub idle_expires_at: Timestamp,
-    /// When it happened.
-    pub at: Timestamp,
-    /// The request's origin.
-    #[serde(default, skip_serializing_if = "Personal::is_empty")]
-    pub personal: Personal,
-}
-
-/// A refresh token was used: from now on only its successor is valid.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct SessionRefreshed {
-    /// The session.
-    pub session_id: SessionId,
-    /// The user.
-    pub user_id: UserId,
-    /// The generation of the successor.
-    pub generation: u32,
-    /// When it expires unless refreshed again.
-    pub idle_expires_at: Timestamp,
-    /// When it happened.
-    pub at: Timestamp,
-    /// The request's origin, if it differs from the last known one.
-    #[serde(default, skip_serializing_if = "Personal::is_empty")]
-    pub personal: Personal,
-}
-
-/// A refresh token was used a second time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RefreshTokenReused {
-    /// The session.
-    pub session_id: SessionId,
-    /// The user.
-    pub user_id: UserId,
-    /// The generation of the token.
-    pub generation: u32,
-    /// The generation that was valid.
-    pub current: u32,
-    /// When it happened.
-    pub at: Timestamp,
-}
-
-/// A session ended early.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct SessionRevoked {
-    /// The session.
-    pub session_id: SessionId,
-    /// The user.
-    pub user_id: UserId,
-    /// The reason.
-    pub reason: RevocationReason,
-    /// When it happened.
-    pub at: Timestamp,
-}
-
-events! {
-    /// The events of a session.
-    pub enum SessionEvent of "session", whose |event| Some(event.user_id);
-    SessionStarted: sealed,
-    SessionRefreshed: sealed,
-    RefreshTokenReused: open,
-    SessionRevoked: open,
-}
-
-impl SessionEvent {
-    fn claimed(user_id: UserId, session_id: SessionId) -> Claimed {
-        Claimed::Session { user_id, session_id }
-    }
-}
-
-impl Claiming for SessionEvent {
-    fn claims(&self, _: &Holding) -> Vec<ClaimChange> {
-        match self {
-            Self::SessionStarted(SessionStarted { user_id, session_id, idle_expires_at, .. }) => {
-                vec![ClaimChange::TakeUntil(Self::claimed(*user_id, *session_id), *idle_expires_at)]
-            }
-            Self::SessionRefreshed(SessionRefreshed { user_id, session_id, idle_expires_at, .. }) => {
-                vec![ClaimChange::Extend(Self::claimed(*user_id, *session_id), *idle_expires_at)]
-            }
-            Self::SessionRevoked(SessionRevoked { user_id, session_id, .. }) => {
-                vec![ClaimChange::Release(Self::claimed(*user_id, *session_id))]
-            }
-            Self::RefreshTokenReused(_) => vec![],
-        }
-    }
 }
 
 /// The owner of a session; present from its first event on.
@@ -261,6 +165,12 @@ pub struct Session {
     pub idle_expires_at: Timestamp,
     /// Whether it was ended.
     pub revoked: bool,
+    /// The organization that its access tokens name, as long as the user is a member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organization: Option<OrganizationId>,
+    /// How often it has chosen one.
+    #[serde(default)]
+    pub choices: u32,
     /// The user's epoch when it was started: the user's state can end it, too
     /// ([`User::keeps`](crate::user::User::keeps)).
     #[serde(default)]
@@ -318,6 +228,15 @@ impl Session {
             SessionCommand::Refresh { generation, grace, idle_ttl, client, at, latest } => {
                 self.refresh(generation, grace, idle_ttl, client, (at, latest))
             }
+            SessionCommand::ChooseOrganization { organization_id, at } => {
+                let Owner { session_id, user_id, .. } = *self.require_live(at)?;
+                if organization_id == self.organization {
+                    return Ok(vec![]);
+                }
+                let number = self.choices + 1;
+                let chosen = ActiveOrganizationChosen { session_id, user_id, organization_id, number, at };
+                Ok(vec![SessionEvent::ActiveOrganizationChosen(chosen)])
+            }
             SessionCommand::Revoke { reason, at } => {
                 let owner = self.owner.as_ref().ok_or(SessionError::Absent)?;
                 Ok(if self.revoked { vec![] } else { vec![revoked(owner, reason, at)] })
@@ -367,11 +286,6 @@ impl Session {
             revoked(owner, RevocationReason::RefreshTokenReused, at),
         ])
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-fn is_zero(n: &u32) -> bool {
-    *n == 0
 }
 
 fn seconds(n: u32) -> SignedDuration {
@@ -453,6 +367,10 @@ impl Aggregate for Session {
                 let latest = self.latest.unwrap_or(self.refreshed_at);
                 self.latest = (latest > at).then_some(latest);
                 self.refreshed_at = at;
+            }
+            SessionEvent::ActiveOrganizationChosen(event) => {
+                self.organization = event.organization_id;
+                self.choices = event.number;
             }
             SessionEvent::RefreshTokenReused(_) => {}
             SessionEvent::SessionRevoked(_) => self.revoked = true,

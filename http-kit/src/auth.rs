@@ -21,7 +21,7 @@ use crate::cookies::{Credentials, Shown};
 use crate::known::has_credentials;
 use crate::problem::Problem;
 pub use client::{ClientCaller, InBody};
-use tokens::{AccessTokens, ApiKeyToken, DerivedTokens};
+use tokens::{AccessClaims, AccessTokens, ApiKeyToken, DerivedTokens};
 
 /// Checks credentials.
 pub struct Authenticator {
@@ -40,6 +40,8 @@ pub struct UserCaller {
     pub user_id: UserId,
     /// The session of the credential.
     pub session_id: SessionId,
+    /// What the access token says.
+    pub claims: Arc<AccessClaims>,
     /// The app, as loaded.
     pub app: Arc<Loaded<App>>,
     /// The user, as loaded.
@@ -236,6 +238,7 @@ impl Authenticator {
             app_id: app_id.clone(),
             user_id: claims.sub,
             session_id: claims.sid,
+            claims,
             app,
             user,
             session,

@@ -23,6 +23,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use crate::problem::Problem;
 use tokens::{DerivedTokens, PublicUrl, TokenPurpose};
 
+/// The longest cookie that every browser stores, with its name and attributes (RFC 6265 section 6.1).
+const LONGEST: usize = 4096;
+/// A lifetime in seconds as long as any.
+const LONG_LASTING: i64 = 9_999_999_999;
+
 /// Prevents other hosts from setting a cookie.
 const HOST: &str = "__Host-";
 
@@ -115,6 +120,13 @@ impl SetCookies {
             TokenCookie::Refresh.set(app_id, public_url, refresh.token, refresh.seconds),
             TokenCookie::Csrf.set(app_id, public_url, csrf, refresh.seconds),
         ];
+        Self { cookies, device: None }
+    }
+
+    /// A new access token of a session whose other cookies stay.
+    pub fn of_access(app: &App, public_url: &PublicUrl, access: Lasting<'_>) -> Self {
+        let Some(app_id) = in_cookie_mode(app) else { return Self::default() };
+        let cookies = vec![TokenCookie::Access.set(app_id, public_url, access.token, access.seconds)];
         Self { cookies, device: None }
     }
 
@@ -282,6 +294,12 @@ fn absent(app: &App, public_url: &PublicUrl) -> Problem {
     let secure = if public_url.is_local() { "" } else { ", which browsers keep and send over https only" };
     let name = TokenCookie::Access.name(app_id, public_url);
     problem.detail(format!("no credentials were sent: neither `Authorization` nor the cookie {name}{secure}"))
+}
+
+/// In cookie mode, the most bytes of an access token whose cookie browsers store.
+pub fn longest_access_token(app: &App, public_url: &PublicUrl) -> Option<usize> {
+    let app_id = in_cookie_mode(app)?;
+    Some(LONGEST - 1 - TokenCookie::Access.set(app_id, public_url, "", LONG_LASTING).len())
 }
 
 fn in_cookie_mode(app: &App) -> Option<&AppId> {

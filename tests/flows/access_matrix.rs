@@ -75,6 +75,7 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("GET", "/v1/apps/{app_id}/auth/sessions", User, ""),
     ("DELETE", "/v1/apps/{app_id}/auth/sessions/{session_id}", User, ""),
     ("POST", "/v1/apps/{app_id}/auth/sessions/revoke-all", User, r#"{"exclude_current":true}"#),
+    ("POST", "/v1/apps/{app_id}/auth/active-org", User, r#"{"org_id":""}"#),
     ("POST", "/v1/apps/{app_id}/orgs", User, r#"{"name":"X"}"#),
     ("GET", "/v1/apps/{app_id}/orgs", User, ""),
     ("GET", "/v1/apps/{app_id}/orgs/{org_id}", User, ""),

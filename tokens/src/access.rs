@@ -1,13 +1,15 @@
 //! Access tokens: JWTs of type `at+jwt` (RFC 9068), verified with only what the app publishes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::app::App;
+use domain::organization::RolePermission;
 use domain::signing_key::{PublicJwk, TokenAlgorithm};
-use domain::{AppId, Role, SessionId, Timestamp, UserId};
+use domain::{AppId, OrganizationId, Role, SessionId, Timestamp, UserId};
 use event_store::measure;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use quick_cache::Weighter;
@@ -16,11 +18,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::org_claims::OrgClaim;
 use crate::public_url::PublicUrl;
 use crate::strict_json;
 
-/// Far longer than any issued token: 2000 characters of roles are about 3 000.
-const MAX_TOKEN: usize = 8 * 1024;
+/// Longer than any issued token: 2000 characters of roles and 4 KiB of organizations are about 9 500.
+const MAX_TOKEN: usize = 12 * 1024;
 
 /// How many verified tokens are cached: verifying an RS256 or ES256 signature costs more than a hash.
 const REMEMBERED: usize = 10_000;
@@ -58,6 +61,23 @@ pub struct AccessClaims {
     pub roles: Vec<Role>,
     /// Whether the user's address was verified when it was issued.
     pub email_verified: bool,
+    /// The user's organizations when it was issued: by id the `slug`, the `role` and its `permissions`. Absent if they did
+    /// not fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orgs: Option<BTreeMap<OrganizationId, OrgClaim>>,
+    /// `true` if organizations, or the permissions in the active one, did not fit: above 4 KiB, in a cookie above 512 bytes.
+    /// Then `GET …/orgs` lists them, and introspection tells of the active one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub orgs_truncated: bool,
+    /// The organization that the session acts for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub org_id: Option<OrganizationId>,
+    /// The user's role in it when the token was issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub org_role: Option<Role>,
+    /// What that role allowed. Absent also if it did not fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub org_permissions: Option<Vec<RolePermission>>,
 }
 
 /// Why a token was refused. For tests and their logs: callers see only `unauthenticated`.

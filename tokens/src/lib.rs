@@ -4,6 +4,7 @@
 
 mod access;
 mod derived;
+pub mod org_claims;
 mod public_url;
 mod signing;
 pub mod strict_json;
@@ -15,6 +16,7 @@ pub use access::{AccessClaims, AccessTokens, InvalidToken, LEEWAY};
 pub use derived::{
     ApiKeyToken, DerivedTokens, DeviceToken, InvitationToken, MagicLinkToken, RefreshToken, TokenPurpose,
 };
+pub use org_claims::{OrgClaim, OrgClaims};
 pub use public_url::{InvalidPublicUrl, PublicUrl};
-pub use signing::{Grant, Signing, SigningError, algorithm_name};
+pub use signing::{Grant, Issued, Signing, SigningError, algorithm_name};
 pub use webhook_secret::WebhookSecret;

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::access::{AccessClaims, AccessTokens};
+use crate::org_claims::OrgClaims;
 
 /// How many parsed keys are cached: parsing one costs more than signing with it.
 const PARSED_KEYS: usize = 1000;
@@ -45,12 +46,25 @@ pub struct Grant<'a> {
     pub user: &'a User,
     /// The session it belongs to.
     pub session_id: SessionId,
-    /// Its place among the session's access tokens: the generation of the accompanying refresh token.
-    pub generation: u32,
+    /// Its place among the session's access tokens.
+    pub issued: Issued,
+    /// The user's organizations.
+    pub orgs: OrgClaims,
+    /// The most bytes that the token may have, as far as leaving organizations out achieves it.
+    pub most: Option<usize>,
     /// When it was issued: the time of the event, so that a repeated request gets the same token.
     pub at: Timestamp,
     /// Its lifetime in seconds.
     pub ttl: i64,
+}
+
+/// What issued an access token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Issued {
+    /// A login or a refresh: the generation of the refresh token that comes with it.
+    WithRefresh(u32),
+    /// The choice of an organization, the how manieth of the session. It comes without a refresh token.
+    ByChoice(u32),
 }
 
 /// Why no token was issued.
@@ -132,7 +146,8 @@ impl Signing {
         let user_id = grant.user.id.ok_or(SigningError::Key("there is no such user"))?;
         let jwk = grant.app.signing_key(grant.at).ok_or(SigningError::Key("the app has no signing key"))?;
         let iat = grant.at.as_second();
-        let claims = AccessClaims {
+        let orgs = grant.orgs.clone();
+        let mut claims = AccessClaims {
             iss: self.issuer(app_id),
             sub: user_id,
             aud: app_id.to_string(),
@@ -140,15 +155,20 @@ impl Signing {
             exp: iat + grant.ttl,
             iat,
             nbf: None,
-            jti: token_id(grant.session_id, grant.generation).to_string(),
+            jti: token_id(grant.session_id, grant.issued, (iat, iat + grant.ttl)).to_string(),
             sid: grant.session_id,
             roles: grant.user.roles.iter().cloned().collect(),
             email_verified: grant.user.email_verified,
+            orgs: None,
+            orgs_truncated: false,
+            org_id: None,
+            org_role: None,
+            org_permissions: None,
         };
         let header = Header { typ: "at+jwt", alg: algorithm_name(jwk.alg), kid: &jwk.kid };
         let mut token = encoded(&header);
         token.push('.');
-        token.push_str(&encoded(&claims));
+        token.push_str(&with_orgs(&mut claims, orgs, room(grant.most, &token, jwk.alg)));
         let signature = self.parsed_key(app_id, jwk).await?.sign(token.as_bytes())?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
@@ -218,12 +238,51 @@ fn encoded(part: &impl Serialize) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(part).expect("plain members serialize"))
 }
 
-/// The `jti`: unique per token, but the same when a token is derived again. Version 8 (RFC 9562 section 5.8).
-fn token_id(session_id: SessionId, generation: u32) -> Uuid {
+/// How many characters are left for the claims.
+fn room(most: Option<usize>, before: &str, algorithm: TokenAlgorithm) -> usize {
+    let signature = match algorithm {
+        TokenAlgorithm::Es256 | TokenAlgorithm::EdDsa => 64_usize,
+        TokenAlgorithm::Rs256 => 256,
+    };
+    let dot = 1;
+    let others = before.len() + dot + (signature * 4).div_ceil(3);
+    most.map_or(usize::MAX, |most| most.saturating_sub(others))
+}
+
+/// The claims with the organizations, encoded. Where they would be longer than this, organizations are left out.
+fn with_orgs(claims: &mut AccessClaims, mut orgs: OrgClaims, most: usize) -> String {
+    let shorter: [fn(&mut OrgClaims); 2] = [OrgClaims::leave_out, OrgClaims::leave_out_permissions];
+    let mut shorter = shorter.into_iter();
+    loop {
+        claims.orgs = orgs.orgs().cloned();
+        claims.orgs_truncated = orgs.are_truncated();
+        let active = orgs.active();
+        claims.org_id = active.map(|active| active.id);
+        claims.org_role = active.map(|active| active.role.clone());
+        claims.org_permissions = active.and_then(|active| active.permissions.clone());
+        let text = encoded(claims);
+        match shorter.next().filter(|_| text.len() > most) {
+            Some(leave_out) => leave_out(&mut orgs),
+            None => return text,
+        }
+    }
+}
+
+/// The `jti`: unique per token, but the same when a token is derived again. Version 8 (RFC 9562 section 5.8). Two tokens by the
+/// same choice differ in their times.
+fn token_id(session_id: SessionId, issued: Issued, (iat, exp): (i64, i64)) -> Uuid {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(b"watchword jti");
     context.update(session_id.0.as_bytes());
-    context.update(&generation.to_be_bytes());
+    match issued {
+        Issued::WithRefresh(generation) => context.update(&generation.to_be_bytes()),
+        Issued::ByChoice(number) => {
+            context.update(b"choice");
+            context.update(&number.to_be_bytes());
+            context.update(&iat.to_be_bytes());
+            context.update(&exp.to_be_bytes());
+        }
+    }
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&context.finish().as_ref()[..16]);
     uuid::Builder::from_custom_bytes(bytes).into_uuid()

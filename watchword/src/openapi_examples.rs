@@ -140,7 +140,21 @@ fn of_name(schema: &str, name: &str) -> Option<Value> {
         ("AcceptInvitationRequest" | "IssuedInvitation", "token") => "wwi_…".into(),
         (_, "member_count") => 3.into(),
         ("Invitation" | "IssuedInvitation" | "CreateInvitationRequest", "role") => "member".into(),
-        ("Organization" | "UserOrganization" | "OrganizationMember" | "MemberRole", "role") => "owner".into(),
+        (
+            "Organization"
+            | "UserOrganization"
+            | "OrganizationMember"
+            | "MemberRole"
+            | "IntrospectedOrganization",
+            "role",
+        )
+        | (_, "org_role") => "owner".into(),
+        ("Introspection", "orgs") => {
+            let member =
+                json!({ "slug": "analytical-engines", "role": "owner", "permissions": ["billing:read"] });
+            json!({ ORGANIZATION_ID: member })
+        }
+        ("IntrospectedOrganization", "permissions") | (_, "org_permissions") => "billing:read".into(),
         ("Organization" | "AppOrganization" | "UserOrganization", "id")
         | (_, "org_id" | "organization_id") => ORGANIZATION_ID.into(),
         ("ApiKey" | "IssueApiKeyRequest" | "AuditActor", "name") => "backend".into(),
@@ -185,7 +199,7 @@ fn of_name(schema: &str, name: &str) -> Option<Value> {
         (_, "client_secret") => "wwk_…".into(),
         (_, "expires_in") => 1800.into(),
         (_, "duration_minutes") => 60.into(),
-        (_, "exclude_current" | "active" | "current" | "deleted") => true.into(),
+        (_, "exclude_current" | "orgs_truncated" | "active" | "current" | "deleted") => true.into(),
         (_, "revoked") => 2.into(),
         (_, "attempts") => 7.into(),
         (_, "smtp_code") => 550.into(),

@@ -13,6 +13,7 @@ const VERBS: &[&str] = &[
     "add",
     "ban",
     "change",
+    "choose",
     "confirm",
     "create",
     "delete",

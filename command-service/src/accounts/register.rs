@@ -4,6 +4,7 @@ use crate::api::refusals::{app_closed, may_not_enter};
 use domain::decisions::{
     NotRegistered, NotTold, Register, RegisterInvited, StartSession, TellOfRegistration,
 };
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -310,7 +311,9 @@ impl CommandService {
     ) -> Result<Response, Problem> {
         match ChainLink::made_by(&done.events) {
             Some(link) => {
-                let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
+                // Whoever has just been registered is in no organization.
+                let listed = (!done.replayed).then(BTreeSet::new);
+                let (cookies, tokens) = self.tokens_of(app_id, link, listed.as_ref()).await?;
                 Ok((cookies, Done::created(done.position, RegistrationBody::from(tokens))).into_response())
             }
             None => Ok(verification_sent(started).await),

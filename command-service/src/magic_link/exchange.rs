@@ -2,6 +2,7 @@
 
 use crate::api::refusals::may_not_enter;
 use domain::decisions::{ExchangeCode, NotExchanged, StartSession};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -9,13 +10,14 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use dispatcher::{Committed, Context, Premise, Reads, Work};
+use dispatcher::{Committed, Context, Reads, Work};
 use domain::app::App;
 use domain::magic_link::MagicLink;
+use domain::memberships::Memberships;
 use domain::pkce::{CodeChallenge, CodeVerifier};
 use domain::session::{LoginMethod, Session};
 use domain::user::{Client, User};
-use domain::{AppId, MagicLinkId, SessionId};
+use domain::{AppId, MagicLinkId, OrganizationId, SessionId};
 use http_kit::extract::{AppScope, Body};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
@@ -82,7 +84,8 @@ pub(crate) async fn exchange(
             if !done.replayed {
                 service.end_oldest_sessions(link.user_id, link.session_id, context).await;
             }
-            let (cookies, tokens) = service.tokens_of(&app_id, link, done.replayed).await?;
+            let listed = done.value.as_ref().and_then(Option::as_ref);
+            let (cookies, tokens) = service.tokens_of(&app_id, link, listed).await?;
             return Ok((cookies, Done::ok(done.position, tokens)).into_response());
         }
     }
@@ -98,13 +101,13 @@ struct Code {
 
 impl CommandService {
     /// Starts a session, or ends the one that the code already started. `None` if that session was not there yet when
-    /// read.
+    /// read. The value is the list of the user's organizations.
     async fn exchange_code(
         &self,
         app_id: &AppId,
         code: Code,
         context: Context,
-    ) -> Result<Option<Committed<Premise>>, Problem> {
+    ) -> Result<Option<Committed<Option<BTreeSet<OrganizationId>>>>, Problem> {
         let Code { link_id, presented, client } = code;
         let link = self.repository.load::<MagicLink>(&link_id).await?;
         if link.state.issued.as_ref().is_none_or(|issued| issued.app_id != *app_id) {
@@ -119,6 +122,7 @@ impl CommandService {
         let (user, link) = (reads.of::<User>(&user_id), reads.of::<MagicLink>(&link_id));
         let begun = begun.map(|id| reads.of::<Session>(&id));
         let session = reads.new_one::<Session>(&session_id);
+        let memberships = reads.of::<Memberships>(&user_id);
         let decide = move |work: &mut Work| {
             let decided = if let Some(begun) = begun {
                 let (app, user, link, begun, session) = work.drafts((app, user, link, begun, session));
@@ -128,15 +132,15 @@ impl CommandService {
                 exchange.decide(app, user, link, None, session)
             };
             match decided {
-                Ok(()) => Ok(Premise::Held),
-                Err(NotExchanged::HolderChanged) => Ok(Premise::Changed),
+                Ok(()) => Ok(Some(work.get(memberships).organizations.clone())),
+                Err(NotExchanged::HolderChanged) => Ok(None),
                 Err(NotExchanged::InvalidCode(_)) => Err(invalid_code()),
                 Err(NotExchanged::MayNotEnter(why)) => Err(may_not_enter(why)),
                 Err(NotExchanged::Session(error)) => Err(Problem::internal(error)),
             }
         };
         let done = self.dispatcher.run(context, reads, decide).await?;
-        Ok(Some(done).filter(|done| !matches!(done.value, Some(Premise::Changed))))
+        Ok(Some(done).filter(|done| !matches!(done.value, Some(None))))
     }
 }
 

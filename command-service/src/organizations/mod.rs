@@ -4,6 +4,7 @@
 
 mod caller;
 pub(crate) mod change;
+pub(crate) mod claims;
 pub(crate) mod create;
 pub(crate) mod delete;
 mod erase;

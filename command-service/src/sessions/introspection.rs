@@ -1,13 +1,17 @@
 //! For OAuth resource servers and clients: introspection (RFC 7662) and revocation (RFC 7009).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::AppId;
 use domain::app::App;
+use domain::memberships::Memberships;
+use domain::organization::RolePermission;
 use domain::session::{RevocationReason, Session};
 use domain::user::User;
+use domain::{AppId, OrganizationId, SessionId, Stream as _, UserId};
+use event_store::Reads;
 use http::StatusCode;
 use http_kit::auth::{ClientCaller, InBody};
 use http_kit::cookies::Credentials;
@@ -18,13 +22,18 @@ use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use tokens::org_claims::MAX_ORGS;
+use tokens::{AccessClaims, OrgClaim};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use crate::CommandService;
 use crate::api::answers::Done;
 use crate::callers::live::require_live;
+use crate::organizations::claims::Sought;
+use crate::sessions::refresh::KnownToken;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(introspect)).routes(routes!(revoke))
@@ -90,13 +99,43 @@ pub(crate) struct Introspection {
     /// The user's current roles.
     #[serde(skip_serializing_if = "Option::is_none")]
     roles: Option<Vec<String>>,
+    /// The organizations that the user is a member of now, by id. Absent if they take more than 4 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    orgs: Option<BTreeMap<String, IntrospectedOrg>>,
+    /// `true` if the organizations, or the permissions in the active one, take more than 4 KiB.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    orgs_truncated: bool,
+    /// The organization that an access token names, or that the session of a refresh token acts for. Absent once the user is
+    /// no longer a member.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    org_id: Option<Uuid>,
+    /// The user's current role in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    org_role: Option<String>,
+    /// What that role allows now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    org_permissions: Option<Vec<String>>,
+}
+
+/// What the user of a token is in an organization now.
+#[derive(Serialize, ToSchema)]
+#[schema(as = IntrospectedOrganization)]
+struct IntrospectedOrg {
+    /// Its name in URLs.
+    slug: String,
+    /// The user's role in it.
+    role: String,
+    /// What the role allows.
+    permissions: Vec<String>,
 }
 
 /// Introspect a token (RFC 7662).
 ///
 /// Needs an API key of the app, with any permissions, or of the platform: as a bearer token, or as the client secret of a
 /// client whose id is the app's, by HTTP Basic or in the form body. Unlike verifying the signature, it detects a revoked
-/// session at once.
+/// session at once, and roles, organizations and permissions are those of now.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/introspect", tag = "auth", operation_id = "introspect",
     params(("app_id" = String, Path, description = "The app")), security(("api_key" = []), ("client" = [])),
     request_body(content((TokenBody = "application/x-www-form-urlencoded"), (TokenBody = "application/json"))),
@@ -184,41 +223,45 @@ impl CommandService {
     }
 
     async fn look_at(&self, app_id: &AppId, token: &str) -> Result<Option<Introspection>, Problem> {
-        let app = self.repository.load::<App>(app_id).await?;
+        let reads = self.repository.reads();
+        loop {
+            let found = self.look_on(&reads, app_id, token).await;
+            if reads.are_current().await? {
+                return found;
+            }
+        }
+    }
+
+    async fn look_on(
+        &self,
+        reads: &Reads<'_>,
+        app_id: &AppId,
+        token: &str,
+    ) -> Result<Option<Introspection>, Problem> {
+        let app = reads.load::<App>(app_id).await?;
         let now = self.clock.now();
-        let (mut found, session_id, user_id, generation) =
-            if let Ok(claims) = self.access_tokens.verify(&app.state, token, now) {
-                let found = Introspection {
-                    token_type: Some("Bearer"),
-                    exp: Some(claims.exp),
-                    iat: Some(claims.iat),
-                    jti: Some(claims.jti.clone()),
-                    ..Introspection::default()
-                };
-                (found, claims.sid, claims.sub, None)
-            } else {
-                match self.session_of(app_id, token).await {
-                    Ok(known) => {
-                        let token_type = Some("refresh_token");
-                        let found = Introspection { token_type, ..Introspection::default() };
-                        (found, known.token.session_id, known.user_id, Some(known.token.generation))
-                    }
-                    Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => return Ok(None),
-                    Err(problem) => return Err(problem),
-                }
-            };
-        let user = self.repository.load::<User>(&user_id).await?;
-        let session = self.repository.load::<Session>(&session_id).await?;
+        let known = if let Ok(claims) = self.access_tokens.verify(&app.state, token, now) {
+            Known::Access(claims)
+        } else {
+            match self.session_of(app_id, token).await {
+                Ok(known) => Known::Refresh(known),
+                Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => return Ok(None),
+                Err(problem) => return Err(problem),
+            }
+        };
+        let (user_id, session_id) = known.whose();
+        reads
+            .fetch(&[User::stream(&user_id), Session::stream(&session_id), Memberships::stream(&user_id)])
+            .await?;
+        let user = reads.load::<User>(&user_id).await?;
+        let session = reads.load::<Session>(&session_id).await?;
         if require_live(&app.state, &user.state, &session.state, app_id, now).is_err() {
             return Ok(None);
         }
-        if let Some(generation) = generation {
-            if generation != session.state.generation {
-                return Ok(None);
-            }
-            found.exp = Some(session.state.expires_at.min(session.state.idle_expires_at).as_second());
-            found.iat = Some(session.state.refreshed_at.as_second());
-        }
+        let Some((of_token, active)) = known.described(&session.state) else { return Ok(None) };
+        let sought = Sought { user_id, listed: None, active, bytes: MAX_ORGS };
+        let orgs = self.org_claims(reads, &app.state, &sought).await?;
+        let active = orgs.active();
         Ok(Some(Introspection {
             active: true,
             iss: Some(self.signing.issuer(app_id)),
@@ -227,7 +270,65 @@ impl CommandService {
             client_id: Some(app_id.to_string()),
             sid: Some(session_id.to_string()),
             roles: Some(user.state.roles.iter().map(ToString::to_string).collect()),
-            ..found
+            orgs: orgs.orgs().map(|orgs| orgs.iter().map(|(id, org)| (id.to_string(), org.into())).collect()),
+            orgs_truncated: orgs.are_truncated(),
+            org_id: active.map(|active| active.id.0),
+            org_role: active.map(|active| active.role.to_string()),
+            org_permissions: active.and_then(|active| active.permissions.as_deref().map(texts)),
+            ..of_token
         }))
+    }
+}
+
+/// A genuine token of the app.
+enum Known {
+    Access(Arc<AccessClaims>),
+    Refresh(KnownToken),
+}
+
+impl Known {
+    fn whose(&self) -> (UserId, SessionId) {
+        match self {
+            Self::Access(claims) => (claims.sub, claims.sid),
+            Self::Refresh(known) => (known.user_id, known.token.session_id),
+        }
+    }
+
+    /// What the token says of itself, and the organization that it acts for: an access token for the one that it names, a
+    /// refresh token for the one that the session has chosen. `None` if it was used.
+    fn described(&self, session: &Session) -> Option<(Introspection, Option<OrganizationId>)> {
+        match self {
+            Self::Access(claims) => {
+                let described = Introspection {
+                    token_type: Some("Bearer"),
+                    exp: Some(claims.exp),
+                    iat: Some(claims.iat),
+                    jti: Some(claims.jti.clone()),
+                    ..Introspection::default()
+                };
+                Some((described, claims.org_id))
+            }
+            Self::Refresh(known) if known.token.generation == session.generation => {
+                let described = Introspection {
+                    token_type: Some("refresh_token"),
+                    exp: Some(session.expires_at.min(session.idle_expires_at).as_second()),
+                    iat: Some(session.refreshed_at.as_second()),
+                    ..Introspection::default()
+                };
+                Some((described, session.organization))
+            }
+            Self::Refresh(_) => None,
+        }
+    }
+}
+
+fn texts(permissions: &[RolePermission]) -> Vec<String> {
+    permissions.iter().map(ToString::to_string).collect()
+}
+
+impl From<&OrgClaim> for IntrospectedOrg {
+    fn from(claim: &OrgClaim) -> Self {
+        let OrgClaim { slug, role, permissions } = claim;
+        Self { slug: slug.to_string(), role: role.to_string(), permissions: texts(permissions) }
     }
 }

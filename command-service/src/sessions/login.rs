@@ -8,6 +8,7 @@
 
 use crate::api::refusals::may_not_enter;
 use domain::decisions::{LogIn, NotLoggedIn, StartSession};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -15,10 +16,11 @@ use axum::response::{IntoResponse, Response};
 use dispatcher::{Committed, Context, DispatchError, Reads, Work};
 use domain::app::App;
 use domain::lockout::{AccountIsLocked, Lockout, LockoutCommand, LockoutPolicy};
+use domain::memberships::Memberships;
 use domain::password::{Password, PasswordHash};
 use domain::session::{LoginMethod, Session};
 use domain::user::{Client, User};
-use domain::{AppId, DeviceId, Email, SessionId, Timestamp, UserId};
+use domain::{AppId, DeviceId, Email, OrganizationId, SessionId, Stream as _, Timestamp, UserId};
 use event_store::{Loaded, StoreError};
 use http_kit::cookies::Credentials as Shown;
 use http_kit::extract::{AppScope, Body};
@@ -90,7 +92,7 @@ pub(crate) async fn login(
     let reads = service.repository.reads();
     service.authenticator.app_on(&reads, &app_id).await?;
     let mut context = service.context(&request, &app_id, Actor::anonymous(), idempotency);
-    if let Some(done) = service.dispatcher.replayed::<(), Problem>(&mut context).await? {
+    if let Some(done) = service.dispatcher.replayed::<_, Problem>(&mut context).await? {
         return service.logged_in(&app_id, &done).await;
     }
     let password = Password::new(body.password.expose_secret());
@@ -145,7 +147,7 @@ struct Seen {
 }
 
 impl CommandService {
-    /// What a check rests on, as it is on all nodes.
+    /// What a check rests on, as it is on all nodes. What the session rests on besides is read with it.
     async fn look(
         &self,
         attempt: &Attempt<'_>,
@@ -155,9 +157,12 @@ impl CommandService {
         let Attempt { app_id, user_id, shown, .. } = *attempt;
         loop {
             self.authenticator.app_on(reads, app_id).await?;
+            let streams = [User::stream(&user_id), Lockout::stream(&user_id), Memberships::stream(&user_id)];
+            reads.fetch(&streams).await?;
             let device = self.known_client_on(reads, app_id, user_id, shown, at).await?;
             let lockout = reads.load::<Lockout>(&user_id).await?;
             let user = reads.load::<User>(&user_id).await?;
+            reads.load::<Memberships>(&user_id).await?;
             if reads.are_current().await? {
                 return Ok(Seen { device, lockout, user });
             }
@@ -229,7 +234,7 @@ impl CommandService {
         context: Context,
         old: PasswordHash,
         new: Option<PasswordHash>,
-    ) -> Result<Committed<()>, DispatchError<NotLoggedIn>> {
+    ) -> Result<Committed<BTreeSet<OrganizationId>>, DispatchError<NotLoggedIn>> {
         let Attempt { app_id, user_id, client, .. } = *attempt;
         let session_id = SessionId(self.clock.new_id());
         let (client, at) = (client.clone(), context.at);
@@ -237,6 +242,7 @@ impl CommandService {
         let (mut reads, app) = Reads::one::<App>(app_id);
         let (user, lockout) = (reads.of::<User>(&user_id), reads.of::<Lockout>(&user_id));
         let session = reads.new_one::<Session>(&session_id);
+        let memberships = reads.of::<Memberships>(&user_id);
         let log_in = LogIn {
             app_id: app_id.clone(),
             device,
@@ -247,7 +253,8 @@ impl CommandService {
         };
         let decide = move |work: &mut Work| {
             let (app, user, lockout, session) = work.drafts((app, user, lockout, session));
-            log_in.decide(app, lockout, user, session)
+            log_in.decide(app, lockout, user, session)?;
+            Ok(work.get(memberships).organizations.clone())
         };
         self.dispatcher.run(context, reads, decide).await
     }
@@ -278,10 +285,14 @@ impl CommandService {
 
     /// The result of the committed events: a session, or a failure (only under keys from versions that stored
     /// failures).
-    async fn logged_in<T>(&self, app_id: &AppId, done: &Committed<T>) -> Result<Response, Problem> {
+    async fn logged_in(
+        &self,
+        app_id: &AppId,
+        done: &Committed<BTreeSet<OrganizationId>>,
+    ) -> Result<Response, Problem> {
         match ChainLink::made_by(&done.events) {
             Some(link) => {
-                let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
+                let (cookies, tokens) = self.tokens_of(app_id, link, done.value.as_ref()).await?;
                 Ok((cookies, Done::ok(done.position, tokens)).into_response())
             }
             None => Err(Problem::new(problems::INVALID_CREDENTIALS)),

@@ -1,5 +1,6 @@
 //! Sessions: started by a login, refreshed, introspected and ended.
 
+pub(crate) mod active_organization;
 pub(crate) mod end;
 pub(crate) mod introspection;
 pub(crate) mod login;
@@ -21,6 +22,7 @@ pub(crate) fn guessable() -> OpenApiRouter<Arc<CommandService>> {
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new()
+        .merge(active_organization::routes())
         .merge(introspection::routes())
         .merge(logout::routes())
         .merge(refresh::routes())

@@ -1,5 +1,6 @@
 //! Refreshing a session's tokens: one chain with at most one live end (RFC 9700 section 4.14).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -7,9 +8,10 @@ use axum::response::{IntoResponse, Response};
 use dispatcher::{Committed, Reads, Work};
 use domain::app::App;
 use domain::decisions::{NotRefreshed, RefreshSession, Refreshed};
+use domain::memberships::Memberships;
 use domain::session::{Session, SessionEvent};
 use domain::user::User;
-use domain::{AppId, Event};
+use domain::{AppId, Event, OrganizationId};
 use http_kit::cookies::{Credentials, TokenCookie};
 use http_kit::extract::{AppScope, OptionalBody};
 use http_kit::problem::Problem;
@@ -81,6 +83,7 @@ pub(crate) async fn refresh(
     let refresh = RefreshSession { app_id: app_id.clone(), generation, client, at, latest };
     let (mut reads, app) = Reads::one::<App>(&app_id);
     let (user, session) = (reads.of::<User>(&user_id), reads.of::<Session>(&session_id));
+    let memberships = reads.of::<Memberships>(&user_id);
     let decide = move |work: &mut Work| {
         let (app, user, session) = work.drafts((app, user, session));
         let refreshed = refresh.decide(app, user, session).map_err(not_refreshed)?;
@@ -89,10 +92,17 @@ pub(crate) async fn refresh(
             // The holder of a token that was already used is unauthenticated.
             work.is_done_by(Actor::anonymous());
         }
-        Ok::<_, Problem>(link)
+        Ok::<_, Problem>(Found { link, listed: work.get(memberships).organizations.clone() })
     };
     let done = service.dispatcher.run(context, reads, decide).await?;
     service.refreshed(&app_id, &done).await
+}
+
+/// Where a refresh found the session.
+struct Found {
+    link: Option<ChainLink>,
+    /// The list of the user's organizations.
+    listed: BTreeSet<OrganizationId>,
 }
 
 fn not_refreshed(why: NotRefreshed) -> Problem {
@@ -134,19 +144,16 @@ impl CommandService {
         Ok(Some(known))
     }
 
-    async fn refreshed(
-        &self,
-        app_id: &AppId,
-        done: &Committed<Option<ChainLink>>,
-    ) -> Result<Response, Problem> {
+    async fn refreshed(&self, app_id: &AppId, done: &Committed<Found>) -> Result<Response, Problem> {
         let reused = |event: &Event| matches!(event, Event::Session(SessionEvent::RefreshTokenReused(_)));
         if done.events.iter().any(reused) {
             return Err(Problem::new(problems::INVALID_REFRESH_TOKEN));
         }
         // Within the grace period there is no new event: the chain is where the earlier request left it.
-        let link = ChainLink::made_by(&done.events).or(done.value.flatten());
+        let found = done.value.as_ref();
+        let link = ChainLink::made_by(&done.events).or(found.and_then(|found| found.link));
         let link = link.ok_or_else(|| Problem::new(problems::INVALID_REFRESH_TOKEN))?;
-        let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
+        let (cookies, tokens) = self.tokens_of(app_id, link, found.map(|found| &found.listed)).await?;
         Ok((cookies, Done::ok(done.position, tokens)).into_response())
     }
 }

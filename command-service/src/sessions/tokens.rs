@@ -1,20 +1,24 @@
-//! The tokens of a session: derived from what is in the log, and the same at every replay.
+//! The tokens of a session: derived from what is in the log, and the same at every replay. Roles and organizations are those
+//! of now: a repeated answer says nothing that no longer holds.
+
+use std::collections::BTreeSet;
 
 use domain::app::App;
 use domain::session::{Session, SessionEvent};
 use domain::user::User;
-use domain::{AppId, Event, SessionId, Timestamp, UserId};
+use domain::{AppId, Event, OrganizationId, SessionId, Timestamp, UserId};
 use http_kit::answers::UserBody;
 use http_kit::cookies::{Lasting, SetCookies, csrf_token};
 use http_kit::problem::Problem;
 use serde::Serialize;
-use tokens::{Grant, RefreshToken};
+use tokens::{Grant, Issued, RefreshToken};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::CommandService;
 use crate::callers::known_client::device_of;
 use crate::callers::live::require_live;
+use crate::organizations::claims::{Sought, room_in_tokens};
 
 /// An access token with its refresh token and their user.
 #[derive(Clone, Serialize, ToSchema)]
@@ -87,20 +91,25 @@ impl CommandService {
     /// tokens. In cookie mode they are set as cookies and left out of the body, where a script could read them. The device
     /// token goes with them.
     ///
-    /// A decision just made has already checked all three; they are checked again only if it was `replayed`.
+    /// A decision just made has already checked all three, and has read the list of the user's organizations: `listed`. For a
+    /// repeated request there is none, and all is read and checked again. So are organizations: a person without any costs
+    /// no question.
     pub(crate) async fn tokens_of(
         &self,
         app_id: &AppId,
         link: ChainLink,
-        replayed: bool,
+        listed: Option<&BTreeSet<OrganizationId>>,
     ) -> Result<(SetCookies, TokensBody), Problem> {
         let reads = self.repository.reads();
-        let (app, user, session) = loop {
+        let (app, user, session, orgs) = loop {
             let app = reads.load::<App>(app_id).await?;
             let user = reads.load::<User>(&link.user_id).await?;
             let session = reads.load::<Session>(&link.session_id).await?;
-            if !replayed || reads.are_current().await? {
-                break (app, user, session);
+            let (user_id, active) = (link.user_id, session.state.organization);
+            let sought = Sought { user_id, listed, active, bytes: room_in_tokens(&app.state) };
+            let orgs = self.org_claims(&reads, &app.state, &sought).await?;
+            if listed.is_some_and(BTreeSet::is_empty) || reads.are_current().await? {
+                break (app, user, session, orgs);
             }
         };
         let now = self.clock.now();
@@ -112,7 +121,9 @@ impl CommandService {
             app: &app.state,
             user: &user.state,
             session_id: link.session_id,
-            generation: link.generation,
+            issued: Issued::WithRefresh(link.generation),
+            orgs,
+            most: self.longest_token(&app.state),
             at: link.at,
             ttl,
         };

@@ -181,3 +181,63 @@ async fn a_repeated_request_is_the_same_browsers() {
     let two = login(&Jar::of(&one)).await;
     assert_eq!(one.body["session_id"], two.body["session_id"]);
 }
+
+/// Browsers drop a cookie of more than 4096 bytes: the person would be logged out.
+#[tokio::test]
+async fn organizations_never_make_the_access_cookie_too_long() {
+    let world = World::start().await;
+    world.set(json!({"cookies": true, "token_algorithm": "RS256", "key_propagation": 0})).await;
+    let registered = world.register("ada@example.com").await;
+    let mut jar = Jar::of(&registered);
+    let csrf = jar.get("csrf").to_owned();
+    let access = |answer: &Answer| {
+        let mut cookies = answer.headers.get_all("set-cookie").iter().map(|it| it.to_str().expect("ASCII"));
+        let cookie = cookies.find(|it| it.contains("-access=")).expect("an access cookie").to_owned();
+        assert!(cookie.len() < 4096, "{}", cookie.len());
+        let token = cookie.split_once('=').and_then(|(_, rest)| rest.split(';').next()).expect("a token");
+        let part = token.split('.').nth(1).expect("a JWT");
+        let bytes = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, part);
+        serde_json::from_slice::<Value>(&bytes.expect("base64")).expect("JSON")
+    };
+    let create = async |name: &str| {
+        let request = Request::post("/v1/apps/default/orgs")
+            .header("cookie", jar.header())
+            .header("x-csrf-token", &csrf)
+            .header("content-type", "application/json")
+            .body(Body::from(json!({ "name": name }).to_string()));
+        let made = world.send(request.expect("a request")).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        made.text("id")
+    };
+    let mut orgs = Vec::new();
+    for number in 0..8 {
+        orgs.push(create(&format!("Engines {number}")).await);
+    }
+    let login = world.login("ada@example.com", PASSWORD).await;
+    let claims = access(&login);
+    assert_eq!((&claims["orgs_truncated"], claims.get("orgs")), (&json!(true), None), "above 512 bytes");
+
+    let body = Some(json!({"org_id": orgs[3]}));
+    assert_eq!(
+        outcome(&world.browse("POST", "active-org", &jar, "", body.clone()).await),
+        (403, "forbidden")
+    );
+    let chosen = world.browse("POST", "active-org", &jar, &csrf, body).await;
+    assert_eq!(chosen.status, 200, "{}", chosen.body);
+    assert!(chosen.body.get("access_token").is_none() && chosen.body["expires_in"].is_i64());
+    assert_eq!(access(&chosen)["org_id"], json!(orgs[3]));
+    assert_eq!(jar.take(&chosen), 1, "the other cookies stay");
+    assert_eq!(world.browse("GET", "me", &jar, "", None).await.status, 200);
+
+    // With as many roles as a person can have.
+    let user = user_id(&registered);
+    for number in 0.. {
+        let role = format!("r{number:02}{}", "x".repeat(60));
+        let path = format!("/v1/apps/default/admin/users/{user}/roles/{role}");
+        if world.by_platform("PUT", &path, None).await.status != 200 {
+            break;
+        }
+    }
+    let login = world.login("ada@example.com", PASSWORD).await;
+    assert_eq!(access(&login)["orgs_truncated"], true);
+}

@@ -7,7 +7,7 @@ const CALLBACK: &str = "https://app.example/callback";
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
-async fn world() -> World {
+pub(super) async fn world() -> World {
     let world = World::start().await;
     world.set(json!({"redirect_uris": [CALLBACK]})).await;
     world
@@ -28,12 +28,12 @@ impl World {
         self.auth("magic-link/verify", json!({ "token": token })).await
     }
 
-    async fn code(&self, email: &str) -> String {
+    pub(super) async fn code(&self, email: &str) -> String {
         let token = self.magic_link(email).await;
         code_in(&self.redeem(&token).await)
     }
 
-    async fn exchange(&self, code: &str) -> Answer {
+    pub(super) async fn exchange(&self, code: &str) -> Answer {
         self.auth("exchange", json!({ "code": code })).await
     }
 }

@@ -6,21 +6,21 @@ use domain::organization::{Acting, Organization, OrganizationId};
 
 use super::*;
 
-const ORGS: &str = "/v1/apps/default/orgs";
+pub(super) const ORGS: &str = "/v1/apps/default/orgs";
 
 /// A user with an access token.
-struct Somebody {
-    id: UserId,
-    token: String,
+pub(super) struct Somebody {
+    pub id: UserId,
+    pub token: String,
 }
 
 impl World {
-    async fn somebody(&self, name: &str) -> Somebody {
+    pub(super) async fn somebody(&self, name: &str) -> Somebody {
         let registered = self.register(&format!("{name}@example.com")).await;
         Somebody { id: user_id(&registered), token: registered.text("access_token") }
     }
 
-    async fn organization(&self, owner: &Somebody) -> String {
+    pub(super) async fn organization(&self, owner: &Somebody) -> String {
         let body = Some(json!({"name": "Engines"}));
         let made = self.call("POST", ORGS, Some(&owner.token), body).await;
         assert_eq!(made.status, 201, "{}", made.body);
@@ -28,7 +28,7 @@ impl World {
     }
 
     /// Makes a user a member, as an admin of the app would.
-    async fn enrol(&self, org: &str, user: &Somebody, role: &str) {
+    pub(super) async fn enrol(&self, org: &str, user: &Somebody, role: &str) {
         let organization_id = OrganizationId(org.parse().expect("an id"));
         let role = domain::Role::parse(role).expect("valid");
         let (acting, user_id, at) = (Acting::App, user.id, self.clock.now());
@@ -44,12 +44,12 @@ impl World {
         self.service.dispatcher.run(self.context_of_system(), reads, decide).await.expect("is enrolled");
     }
 
-    async fn set_role(&self, org: &str, by: &Somebody, whom: &Somebody, role: &str) -> Answer {
+    pub(super) async fn set_role(&self, org: &str, by: &Somebody, whom: &Somebody, role: &str) -> Answer {
         let path = format!("{ORGS}/{org}/members/{}", whom.id);
         self.call("PUT", &path, Some(&by.token), Some(json!({"role": role}))).await
     }
 
-    async fn remove(&self, org: &str, by: &Somebody, whom: &Somebody) -> Answer {
+    pub(super) async fn remove(&self, org: &str, by: &Somebody, whom: &Somebody) -> Answer {
         let path = format!("{ORGS}/{org}/members/{}", whom.id);
         self.call("DELETE", &path, Some(&by.token), None).await
     }
@@ -64,7 +64,7 @@ impl World {
     }
 }
 
-fn said(answer: &Answer) -> (u16, &str) {
+pub(super) fn said(answer: &Answer) -> (u16, &str) {
     (answer.status.as_u16(), answer.code())
 }
 

@@ -40,10 +40,12 @@ async fn a_request_looks_its_key_up_once_and_asks_about_versions_together() {
     assert_eq!(registered.status, 201, "{}", registered.body);
     assert_eq!(calls, "append 1, claim_owner 2, idempotent 1, versions 1");
 
-    // That nobody has guessed at the account so far is at hand from the second login on.
+    // That nobody has guessed at the account so far, and that the person is in no organization, is read together, and at hand
+    // from the second login on.
     let (login, calls) = ask(&node, &journal, "login", account("ada@example.com")).await;
     assert_eq!(login.status, 200, "{}", login.body);
-    let cold = "append 1, claim_owner 1, claims 1, idempotent 1, load_snapshot 1, read_stream 1, versions 2";
+    let cold =
+        "append 1, claim_owner 1, claims 1, idempotent 1, load_snapshots 1, read_streams 1, versions 2";
     assert_eq!(calls, cold);
     let (login, calls) = ask(&node, &journal, "login", account("ada@example.com")).await;
     assert_eq!(login.status, 200, "{}", login.body);
@@ -58,4 +60,31 @@ async fn a_request_looks_its_key_up_once_and_asks_about_versions_together() {
     assert_eq!(world.login("ada@example.com", "not her password").await.status, 401);
     let (_, calls) = ask(&node, &journal, "login", account("ada@example.com")).await;
     assert_eq!(calls, "append 1, claim_owner 1, claims 1, idempotent 1, read_stream 1, versions 2");
+}
+
+/// A person's organizations are asked about once, together, however many there are. Nobody else pays for them.
+#[tokio::test]
+async fn organizations_cost_their_members_one_question() {
+    let world = World::start().await;
+    let (node, journal) = node_of_many(&world);
+    let ada = node.somebody("ada").await;
+    for _ in 0..3 {
+        node.organization(&ada).await;
+    }
+    let account = json!({"email": "ada@example.com", "password": PASSWORD});
+    let (login, _) = ask(&node, &journal, "login", account.clone()).await;
+    let (_, calls) = ask(&node, &journal, "login", account).await;
+    assert_eq!(calls, "append 1, claim_owner 1, claims 1, idempotent 1, versions 3");
+    let body = json!({"refresh_token": login.text("refresh_token")});
+    let (refreshed, calls) = ask(&node, &journal, "refresh", body).await;
+    assert_eq!(refreshed.status, 200, "{}", refreshed.body);
+    assert_eq!(calls, "append 1, idempotent 1, versions 1");
+
+    // A node that has none of it at hand reads them together.
+    let (cold, journal) = node_of_many(&world);
+    let body = json!({"refresh_token": refreshed.text("refresh_token")});
+    let (answer, calls) = ask(&cold, &journal, "refresh", body).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let together = "append 1, idempotent 1, load_snapshot 2, load_snapshots 2, read_stream 2, read_streams 2, versions 1";
+    assert_eq!(calls, together);
 }

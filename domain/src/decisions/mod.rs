@@ -6,6 +6,7 @@
 
 pub mod address_taken;
 pub mod admin;
+pub mod choose_organization;
 pub mod create_user;
 pub mod end_sessions;
 pub mod enter;
@@ -28,6 +29,7 @@ pub mod test_token;
 
 pub use address_taken::{NotTold, TellOfRegistration};
 pub use admin::{GrantRole, MayActOn, MayNotAct, NotEntitled, NotGranted};
+pub use choose_organization::{ChooseOrganization, NotChosen};
 pub use create_user::{CreateUser, NotCreated};
 pub use end_sessions::EndAccess;
 pub use enter::{AppClosed, MayNotEnter, may_enter, require_active};

@@ -2,6 +2,7 @@ use cqrs_es::test::TestFramework;
 use proptest::prelude::*;
 
 use super::*;
+use crate::draft::Draft;
 
 type SessionTest = TestFramework<Session>;
 
@@ -261,4 +262,38 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn chooses_an_organization_and_keeps_it_over_a_refresh() {
+    let organization = |number| Some(OrganizationId(uuid::Uuid::from_u128(number)));
+    let choose =
+        |organization_id, second| SessionCommand::ChooseOrganization { organization_id, at: at(second) };
+    let mut session = Draft::<Session>::given([started()]);
+    session.execute(choose(None, 1)).expect("has chosen none");
+    session.execute(choose(organization(1), 1)).expect("chooses");
+    session.execute(choose(organization(1), 2)).expect("changes nothing");
+    assert_eq!(session.decided(), ["ActiveOrganizationChosen"]);
+    assert_eq!((session.organization, session.choices), (organization(1), 1));
+
+    let mut session = Draft::<Session>::given([
+        started(),
+        SessionEvent::ActiveOrganizationChosen(ActiveOrganizationChosen {
+            session_id: session_id(),
+            user_id: user_id(),
+            organization_id: organization(1),
+            number: 1,
+            at: at(1),
+        }),
+        refreshed(1, 2),
+    ]);
+    assert_eq!(session.organization, organization(1));
+    session.execute(choose(organization(2), 3)).expect("chooses");
+    session.execute(choose(None, 4)).expect("clears it");
+    assert_eq!((session.organization, session.choices), (None, 3));
+    assert_eq!(session.claims(), []);
+    assert_eq!(session.execute(choose(organization(1), 2 + IDLE_TTL)), Err(SessionError::Expired));
+    let revoke = SessionCommand::Revoke { reason: RevocationReason::User, at: at(5) };
+    session.execute(revoke).expect("ends");
+    assert_eq!(session.execute(choose(organization(1), 5)), Err(SessionError::Revoked));
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use domain::{Recorded, StreamId};
 
-use super::{Loaded, Repository};
+use super::{Fetched, Loaded, Repository};
 use crate::journal::StoreError;
 
 /// The aggregates that one decision rests on. It decides on what is at hand, and asks once, in the end, whether that still
@@ -23,6 +23,8 @@ use crate::journal::StoreError;
 pub struct Reads<'a> {
     repository: &'a Repository,
     seen: Mutex<HashMap<StreamId, Seen>>,
+    /// What was read and is not loaded yet.
+    fetched: Mutex<Fetched>,
 }
 
 struct Seen {
@@ -33,19 +35,25 @@ struct Seen {
 
 impl<'a> Reads<'a> {
     pub(super) fn new(repository: &'a Repository) -> Self {
-        Self { repository, seen: Mutex::default() }
+        Self { repository, seen: Mutex::default(), fetched: Mutex::default() }
+    }
+
+    /// Reads together those of these streams that are not at hand: loading all of them then takes two round trips at most.
+    pub async fn fetch(&self, streams: &[StreamId]) -> Result<(), StoreError> {
+        let fetched = self.repository.fetch(streams).await?;
+        *self.fetched() = fetched;
+        Ok(())
     }
 
     /// As [`Repository::load_at_hand`].
     pub async fn load<A: Recorded>(&self, id: &A::Id) -> Result<Arc<Loaded<A>>, StoreError> {
-        let loaded = self.repository.load_at_hand::<A>(id).await?;
+        let stream = A::stream(id);
+        let tail = self.fetched().take(&stream);
+        let loaded = self.repository.load_fetched::<A>(&stream, tail).await?;
         if self.repository.journal.is_shared() {
             let version = loaded.version;
             let seen = |is_confirmed| Seen { version, is_confirmed };
-            self.seen()
-                .entry(A::stream(id))
-                .and_modify(|it| *it = seen(it.is_confirmed))
-                .or_insert(seen(false));
+            self.seen().entry(stream).and_modify(|it| *it = seen(it.is_confirmed)).or_insert(seen(false));
         }
         Ok(loaded)
     }
@@ -53,6 +61,8 @@ impl<'a> Reads<'a> {
     /// Whether everything that was read was current at a moment since the first read. What was not is read anew when it is
     /// asked for again, and is current then.
     pub async fn are_current(&self) -> Result<bool, StoreError> {
+        // What was read before this is too old for what is loaded after it.
+        *self.fetched() = Fetched::default();
         let open: Vec<(StreamId, u64)> = {
             let seen = self.seen();
             let open = seen.iter().filter(|(_, seen)| !seen.is_confirmed);
@@ -63,6 +73,10 @@ impl<'a> Reads<'a> {
             seen.is_confirmed = true;
         }
         Ok(moved.is_empty())
+    }
+
+    fn fetched(&self) -> MutexGuard<'_, Fetched> {
+        self.fetched.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<StreamId, Seen>> {

@@ -148,6 +148,12 @@ fn session(event: &SessionEvent) -> String {
         SessionEvent::RefreshTokenReused(event) => {
             format!("A used refresh token of session {} came again: it may be stolen", event.session_id)
         }
+        SessionEvent::ActiveOrganizationChosen(event) => match event.organization_id {
+            Some(organization_id) => {
+                format!("Session {} acts for the organization {organization_id}", event.session_id)
+            }
+            None => format!("Session {} acts for no organization", event.session_id),
+        },
         SessionEvent::SessionRevoked(event) => {
             format!("Session {} ended: {}", event.session_id, ended_by(event.reason))
         }

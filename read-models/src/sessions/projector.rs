@@ -119,7 +119,7 @@ impl Projector for SessionsProjector {
                         changes.entry(revoked.session_id).or_default().revoked =
                             Some((revoked.at, name_of(revoked.reason)));
                     }
-                    SessionEvent::RefreshTokenReused(_) => {}
+                    SessionEvent::RefreshTokenReused(_) | SessionEvent::ActiveOrganizationChosen(_) => {}
                 },
                 Event::User(event) => {
                     let Some(end) = end_of(event) else { continue };

@@ -138,7 +138,7 @@ fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
                     RevocationReason::Erased => "erased",
                 },
             ),
-            SessionEvent::RefreshTokenReused(_) => return None,
+            SessionEvent::RefreshTokenReused(_) | SessionEvent::ActiveOrganizationChosen(_) => return None,
         },
         Event::Lockout(event) => match event {
             LockoutEvent::LoginFailed(_) => ("failures", "password"),

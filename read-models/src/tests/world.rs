@@ -191,6 +191,7 @@ fn stream_of(event: &Event) -> StreamId {
         Event::Session(SessionEvent::SessionStarted(event)) => StreamId::session(event.session_id),
         Event::Session(SessionEvent::SessionRefreshed(event)) => StreamId::session(event.session_id),
         Event::Session(SessionEvent::RefreshTokenReused(event)) => StreamId::session(event.session_id),
+        Event::Session(SessionEvent::ActiveOrganizationChosen(event)) => StreamId::session(event.session_id),
         Event::Session(SessionEvent::SessionRevoked(event)) => StreamId::session(event.session_id),
         Event::MagicLink(event) => StreamId::magic_link(event.link_id()),
         Event::Delivery(event) => StreamId::delivery(event.event_id()),

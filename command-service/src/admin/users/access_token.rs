@@ -18,7 +18,7 @@ use http_kit::request::RequestContext;
 use schemas::field_codes;
 use schemas::problems;
 use serde::{Deserialize, Serialize};
-use tokens::Grant;
+use tokens::{Grant, Issued};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -29,6 +29,7 @@ use crate::admin::users::target::{TargetUser, UserSegments};
 use crate::api::answers::Done;
 use crate::api::refusals::may_not_enter;
 use crate::callers::live::require_live;
+use crate::organizations::claims::{Sought, room_in_tokens};
 
 const LONGEST_TOKEN_MINUTES: u32 = 1440;
 
@@ -113,7 +114,16 @@ async fn create_access_token(
     let Some(started) = committed.events.iter().find_map(started_in) else {
         return Err(Problem::internal("the started session is not among the committed events"));
     };
-    let session = service.repository.load::<Session>(&started.session_id).await?;
+    let reads = service.repository.reads();
+    let (session, orgs) = loop {
+        let session = reads.load::<Session>(&started.session_id).await?;
+        let (listed, active) = (None, session.state.organization);
+        let sought = Sought { user_id, listed, active, bytes: room_in_tokens(&app.state) };
+        let orgs = service.org_claims(&reads, &app.state, &sought).await?;
+        if reads.are_current().await? {
+            break (session, orgs);
+        }
+    };
     if committed.replayed {
         require_live(&app.state, &user.state, &session.state, &target.app_id, service.clock.now())?;
     } else {
@@ -125,7 +135,10 @@ async fn create_access_token(
         app: &app.state,
         user: &user.state,
         session_id: started.session_id,
-        generation: 0,
+        issued: Issued::WithRefresh(0),
+        orgs,
+        // It comes in the body also in cookie mode.
+        most: None,
         at: started.at,
         ttl,
     };

@@ -26,9 +26,10 @@ pub struct Future {
 }
 
 /// The types of events that issue a token, a link, a code or a key.
-const TOKENS: [&str; 8] = [
+const TOKENS: [&str; 9] = [
     "SessionStarted",
     "SessionRefreshed",
+    "ActiveOrganizationChosen",
     "MagicLinkIssued",
     "MagicLinkRedeemed",
     "PasswordResetRequested",
