@@ -4,6 +4,7 @@
 //! there already is skipped.
 
 use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::AppId;
@@ -16,8 +17,6 @@ use uuid::Uuid;
 
 /// How many are remembered.
 const REMEMBERED: usize = 64;
-/// How many run at once: each holds its lines in memory.
-const AT_ONCE: usize = 2;
 /// How many errors of one are kept.
 pub(crate) const MOST_ERRORS: usize = 1000;
 
@@ -100,9 +99,13 @@ impl Tally {
     }
 }
 
-/// All of them, the newest last.
-#[derive(Default)]
-pub(crate) struct Imports(Mutex<VecDeque<Arc<Import>>>);
+/// All of them.
+pub(crate) struct Imports {
+    /// How many run at once: each holds its lines in memory.
+    at_once: usize,
+    /// The newest last.
+    all: Mutex<VecDeque<Arc<Import>>>,
+}
 
 /// An import that was asked for.
 pub(crate) enum Begun {
@@ -112,6 +115,11 @@ pub(crate) enum Begun {
 }
 
 impl Imports {
+    /// None yet, of which so many run at once.
+    pub fn new(at_once: NonZeroUsize) -> Self {
+        Self { at_once: at_once.get(), all: Mutex::default() }
+    }
+
     /// Begins one. 503 while too many run.
     pub fn begin(
         &self,
@@ -135,9 +143,9 @@ impl Imports {
             }
         }
         let is_running = |import: &&Arc<Import>| import.tally().state == ImportState::Running;
-        if all.iter().filter(is_running).count() >= AT_ONCE {
-            return Err(Problem::overloaded("too many imports of users are running")
-                .detail(format!("{AT_ONCE} imports are running: try again when one has ended")));
+        if all.iter().filter(is_running).count() >= self.at_once {
+            let detail = format!("{} imports are running: try again when one has ended", self.at_once);
+            return Err(Problem::overloaded("too many imports of users are running").detail(detail));
         }
         let (state, errors) = (ImportState::Running, Vec::new());
         let tally = Tally { state, lines: 0, imported: 0, skipped: 0, failed: 0, admins: 0, errors };
@@ -156,13 +164,17 @@ impl Imports {
     }
 
     fn all(&self) -> MutexGuard<'_, VecDeque<Arc<Import>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn imports() -> Imports {
+        Imports::new(NonZeroUsize::new(2).expect("not zero"))
+    }
 
     fn begin(imports: &Imports, id: u128, key: Option<(u8, u8)>) -> Result<Begun, Problem> {
         let idempotency = key.map(|(key, body)| Idempotency { key: [key; 32], fingerprint: [body; 32] });
@@ -179,7 +191,7 @@ mod tests {
 
     #[test]
     fn two_run_at_once_and_the_last_are_remembered() {
-        let imports = Imports::default();
+        let imports = imports();
         let first = new(begin(&imports, 0, None));
         let second = new(begin(&imports, 1, None));
         assert_eq!(begin(&imports, 2, None).err().map(|problem| problem.kind()), Some(problems::OVERLOADED));
@@ -194,7 +206,7 @@ mod tests {
 
     #[test]
     fn one_idempotency_key_is_one_import() {
-        let imports = Imports::default();
+        let imports = imports();
         let first = new(begin(&imports, 0, Some((1, 1))));
         let again = begin(&imports, 1, Some((1, 1)));
         assert!(matches!(again, Ok(Begun::Before(same)) if same.id == first.id));
@@ -205,7 +217,7 @@ mod tests {
 
     #[test]
     fn the_first_errors_are_kept_in_the_order_of_lines() {
-        let imports = Imports::default();
+        let imports = imports();
         let import = new(begin(&imports, 0, None));
         let error = |line| {
             let (pointer, code, detail) = (String::new(), "invalid".to_owned(), String::new());

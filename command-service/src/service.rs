@@ -61,6 +61,10 @@ pub struct Settings {
     pub breached_passwords: Option<Url>,
     /// The maximum cost of verifying an imported password hash, in PBKDF2 iterations.
     pub imported_hash_cost: u64,
+    /// How many imports of users are carried out at a time.
+    pub imports_at_once: NonZeroUsize,
+    /// How many webhooks an app may have.
+    pub webhooks_of_an_app: NonZeroUsize,
     /// The sender addresses that apps may use.
     pub senders: effects::senders::Senders,
     /// The networks that webhooks may reach, besides the public ones.
@@ -132,7 +136,7 @@ impl CommandService {
             signing: Signing::new(key_store.clone(), access_tokens.clone()),
             strangers: Strangers::default(),
             mail_server: OnceLock::new(),
-            imports: Imports::default(),
+            imports: Imports::new(settings.imports_at_once),
             breaches: BreachedPasswords::new(settings.breached_passwords.clone()),
             access_log: AccessLog::new(repository.clone(), clock.clone()),
             repository,

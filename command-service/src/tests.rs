@@ -93,6 +93,8 @@ fn node(
             sessions: SESSIONS,
             breached_passwords: None,
             imported_hash_cost: 2_097_152,
+            imports_at_once: NonZeroUsize::new(2).expect("not zero"),
+            webhooks_of_an_app: NonZeroUsize::new(50).expect("not zero"),
             senders: effects::senders::Senders {
                 own: Email::parse("no-reply@auth.example").expect("valid"),
                 domains: effects::senders::SenderDomains::default(),

@@ -31,6 +31,8 @@ pub enum MailKind {
     AddressTaken,
     /// A link to accept an invitation to an organization with.
     Invitation,
+    /// A notice to an app's admin that a webhook was disabled.
+    WebhookDisabled,
 }
 
 impl MailKind {
@@ -44,7 +46,13 @@ impl MailKind {
             Self::PasswordReset => "password_reset",
             Self::AddressTaken => "address_taken",
             Self::Invitation => "invitation",
+            Self::WebhookDisabled => "webhook_disabled",
         }
+    }
+
+    /// Whether it only tells of something: it has no link, and nothing to do but to read it.
+    pub fn is_notice(self) -> bool {
+        matches!(self, Self::EmailChangeNotice | Self::WebhookDisabled)
     }
 }
 
@@ -94,6 +102,9 @@ pub fn mails_of(event: &Event) -> Vec<Mail> {
             let end = Some(event.expires_at);
             [mail(MailKind::Invitation, event.invitee_id, event.personal.email.as_ref(), end), None]
         }
+        Event::User(UserEvent::WebhookNoticeRequested(event)) if event.delivery == SentBy::Platform => {
+            [mail(MailKind::WebhookDisabled, event.user_id, event.personal.email.as_ref(), None), None]
+        }
         _ => [None, None],
     };
     mails.into_iter().flatten().collect()
@@ -108,6 +119,7 @@ pub fn asks_for_mail(name: &str) -> bool {
             | "EmailChangeRequested"
             | "PasswordResetRequested"
             | "MemberInvited"
+            | "WebhookNoticeRequested"
     )
 }
 
@@ -127,7 +139,8 @@ mod tests {
     use crate::organization::{InvitationId, MemberInvited, OrganizationId};
     use crate::personal::Personal;
     use crate::redirect_uri::RedirectUri;
-    use crate::user::{EmailVerificationRequested, PasswordResetRequested};
+    use crate::user::{EmailVerificationRequested, PasswordResetRequested, WebhookNoticeRequested};
+    use crate::webhook::WebhookId;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).expect("in range")
@@ -233,6 +246,14 @@ mod tests {
             at,
             personal: personal.clone(),
         };
+        let notice = WebhookNoticeRequested {
+            user_id,
+            webhook_id: WebhookId(uuid::Uuid::from_u128(10)),
+            failing_since: at,
+            delivery,
+            at,
+            personal: personal.clone(),
+        };
         let mut kinds = BTreeSet::new();
         for event in [
             Event::Organization(OrganizationEvent::MemberInvited(invited)),
@@ -241,11 +262,12 @@ mod tests {
             change(SentBy::Platform, personal),
             reset(ResetReason::Forgotten),
             reset(ResetReason::AddressTaken),
+            Event::User(UserEvent::WebhookNoticeRequested(notice)),
         ] {
             assert!(asks_for_mail(event.name()), "{}", event.name());
             kinds.extend(mails_of(&event).iter().map(|mail| mail.kind));
         }
-        assert_eq!(kinds.len(), 7, "each kind of mail has an event here: {kinds:?}");
+        assert_eq!(kinds.len(), 8, "each kind of mail has an event here: {kinds:?}");
         assert!(!asks_for_mail("UserRegistered"));
     }
 
@@ -272,6 +294,7 @@ mod tests {
             MailKind::PasswordReset,
             MailKind::AddressTaken,
             MailKind::Invitation,
+            MailKind::WebhookDisabled,
         ] {
             assert_eq!(serde_json::to_value(kind).expect("JSON"), kind.as_str());
         }

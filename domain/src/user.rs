@@ -18,7 +18,7 @@ pub use self::events::{
     AccessEnded, EmailChangeRequested, EmailChanged, EmailVerificationRequested, EmailVerified,
     ErasureReason, MailboxProof, PasswordChanged, PasswordRehashed, PasswordReset, PasswordResetRequested,
     ProfileField, ProfileUpdated, RegistrationMethod, ResetReason, RoleGranted, RoleRevoked, UserBanned,
-    UserErased, UserEvent, UserRegistered, UserUnbanned,
+    UserErased, UserEvent, UserRegistered, UserUnbanned, WebhookNoticeRequested,
 };
 use self::mailbox::Ended;
 pub use self::mailbox::{EmailChange, ResetToken};
@@ -237,6 +237,17 @@ impl User {
             UserCommand::Erase { reason, at } => {
                 vec![UserEvent::UserErased(UserErased { user_id, reason, at })]
             }
+            UserCommand::TellOfWebhook { webhook_id, failing_since, delivery, at } => {
+                let personal = Personal { email: self.email.clone(), ..Personal::default() };
+                vec![UserEvent::WebhookNoticeRequested(WebhookNoticeRequested {
+                    user_id,
+                    webhook_id,
+                    failing_since,
+                    delivery,
+                    at,
+                    personal,
+                })]
+            }
             UserCommand::Mailbox(command) => self.decide_on_mailbox(user_id, command)?,
         })
     }
@@ -438,6 +449,7 @@ impl Aggregate for User {
             }
             UserEvent::AccessEnded(AccessEnded { kept_session, at, .. }) => self.end_access(kept_session, at),
             UserEvent::UserErased(UserErased { at, .. }) => self.apply_erased(at),
+            UserEvent::WebhookNoticeRequested(_) => {}
         }
     }
 }

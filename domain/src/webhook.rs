@@ -26,8 +26,6 @@ id!(
     WebhookId
 );
 
-/// The maximum number of webhooks of an app.
-pub const MAX_WEBHOOKS: usize = 50;
 /// The maximum number of filters of a webhook.
 pub const MAX_FILTERS: usize = 100;
 

@@ -2,6 +2,7 @@
 //! they have their own cursors, and replaying events does not trigger them again.
 
 mod cursor;
+mod handle;
 pub mod mailer;
 pub mod outbound;
 pub mod relay;
@@ -9,3 +10,4 @@ pub mod senders;
 pub mod webhooks;
 
 pub use crate::cursor::EffectStatus;
+pub use crate::handle::Effect;

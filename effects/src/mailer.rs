@@ -28,9 +28,7 @@ use std::time::Duration;
 use dispatcher::Dispatcher;
 pub use domain::delivery::DeliveryPolicy;
 use event_store::{Clock, Journal, Repository, StoreError};
-use tasks::{Task, Weight};
 use tokens::{AccessTokens, DerivedTokens};
-use tokio::sync::watch;
 
 use self::compose::Composer;
 pub use self::lists::{MailRef, count_given_up, given_up, kind};
@@ -38,7 +36,8 @@ use self::runner::Runner;
 pub use self::transport::{MailServer, MailTransport, Patience};
 pub use self::url::{InvalidMailUrl, MailUrl};
 pub use self::words::{account_made, disown_title};
-use crate::cursor::{EffectStatus, Ending, FIRST_PAUSE};
+use crate::cursor::FIRST_PAUSE;
+use crate::handle::{self, Effect};
 use crate::senders::Senders;
 
 /// The name of its cursor. It never changes.
@@ -47,8 +46,6 @@ const EFFECT: &str = "mail";
 const BATCH: usize = 200;
 /// How long events may gather before they are processed: a mail is not faster for less.
 const GATHER: Duration = Duration::from_millis(50);
-/// How long the last mail may take at shutdown.
-const LAST_MAIL: Duration = Duration::from_secs(3);
 
 /// The operator's settings.
 #[derive(Clone, Debug)]
@@ -85,71 +82,32 @@ pub struct MailerParts {
     pub settings: MailerSettings,
 }
 
-/// Sends until it is shut down.
-pub struct Mailer {
-    status: watch::Receiver<EffectStatus>,
-    ending: watch::Sender<bool>,
-    task: Mutex<Option<Task>>,
+/// Starts sending.
+pub fn start(parts: MailerParts) -> Effect {
+    let MailerParts { repository, dispatcher, clock, tokens, access_tokens, post, settings } = parts;
+    Effect::start(|status, ending| Runner {
+        journal: Arc::clone(repository.journal()),
+        composer: Composer {
+            tokens,
+            access_tokens,
+            senders: settings.senders.clone(),
+            told: Mutex::default(),
+        },
+        repository,
+        dispatcher,
+        clock,
+        post,
+        settings,
+        status,
+        ending,
+        stand_back: None,
+        pause: FIRST_PAUSE,
+    })
 }
 
-impl Mailer {
-    /// Starts sending.
-    pub fn start(parts: MailerParts) -> Self {
-        let MailerParts { repository, dispatcher, clock, tokens, access_tokens, post, settings } = parts;
-        let (status, seen) = watch::channel(EffectStatus::STARTING);
-        let ending = watch::Sender::new(false);
-        let runner = Runner {
-            journal: Arc::clone(repository.journal()),
-            composer: Composer {
-                tokens,
-                access_tokens,
-                senders: settings.senders.clone(),
-                told: Mutex::default(),
-            },
-            repository,
-            dispatcher,
-            clock,
-            post,
-            settings,
-            status,
-            ending: Ending(ending.subscribe()),
-            stand_back: None,
-            pause: FIRST_PAUSE,
-        };
-        let runner = Arc::new(tokio::sync::Mutex::new(runner));
-        let task = tasks::start("mailer", Weight::Usual, move || {
-            let runner = Arc::clone(&runner);
-            async move { runner.lock().await.run().await }
-        });
-        Self { status: seen, ending, task: Mutex::new(Some(task)) }
-    }
-
-    /// Its state.
-    pub fn status(&self) -> EffectStatus {
-        self.status.borrow().clone()
-    }
-
-    /// Stops it after the mail in progress, but does not wait for an unresponsive mail server.
-    pub async fn shutdown(&self) {
-        self.ending.send_replace(true);
-        let task = self.task.lock().expect("no holder panics").take();
-        if let Some(mut task) = task
-            && tokio::time::timeout(LAST_MAIL, task.ended()).await.is_err()
-        {
-            tracing::warn!("a mail was still in progress: if it was sent, it will be sent again");
-            task.abort();
-            task.ended().await;
-        }
-    }
-}
-
-/// Creates the cursor if there is none yet. Mails requested from then on are sent, even by a process that starts later.
-/// Otherwise this writes nothing, so that a start does not wait for a database that takes no writes for a while.
+/// Makes sure that mails requested from now on are sent.
 pub async fn begin(journal: &dyn Journal) -> Result<(), StoreError> {
-    if position(journal).await?.is_some() {
-        return Ok(());
-    }
-    journal.hold_cursor(EFFECT, "nobody", Duration::ZERO).await.map(|_| ())
+    handle::begin(journal, EFFECT).await
 }
 
 /// The position of the last event that the mailer had finished when the cursor was last stored, on whichever node.

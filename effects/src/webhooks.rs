@@ -11,6 +11,7 @@
 //! is recorded of it. What was accepted is recorded too, many messages at a time (`WebhookDelivered`): between two such
 //! records, a crash repeats the messages since the cursor was last stored.
 
+mod admins;
 mod endpoint;
 mod feed;
 mod health;
@@ -21,19 +22,18 @@ mod runner;
 mod sending;
 mod window;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dispatcher::Dispatcher;
 pub use domain::delivery::WebhookPolicy;
 use domain::{LogOrigin, WebhookId};
 use event_store::{Clock, Journal, Repository, StoreError};
-use tasks::{Task, Weight};
-use tokio::sync::watch;
 
+pub use self::admins::{ADMINS_TOLD, FindByRole};
 pub use self::message::{Messages, NotAccepted};
 use self::runner::Runner;
-use crate::cursor::{EffectStatus, Ending};
+use crate::handle::{self, Effect};
 
 /// The name of its cursor. It never changes.
 const EFFECT: &str = "webhooks";
@@ -63,56 +63,19 @@ pub struct WebhookSenderParts {
     pub origin: LogOrigin,
     /// Sends the messages.
     pub messages: Arc<Messages>,
+    /// Finds the admins of an app.
+    pub admins: Arc<dyn FindByRole>,
     pub settings: WebhookSenderSettings,
 }
 
-/// Sends until it is shut down.
-pub struct WebhookSender {
-    status: watch::Receiver<EffectStatus>,
-    ending: watch::Sender<bool>,
-    task: Mutex<Option<Task>>,
+/// Starts sending.
+pub fn start(parts: WebhookSenderParts) -> Effect {
+    Effect::start(|status, ending| Runner::new(parts, status, ending))
 }
 
-impl WebhookSender {
-    /// Starts sending.
-    pub fn start(parts: WebhookSenderParts) -> Self {
-        let (status, seen) = watch::channel(EffectStatus::STARTING);
-        let ending = watch::Sender::new(false);
-        let runner = Runner::new(parts, status, Ending(ending.subscribe()));
-        let runner = Arc::new(tokio::sync::Mutex::new(runner));
-        let task = tasks::start("webhooks", Weight::Usual, move || {
-            let runner = Arc::clone(&runner);
-            async move { runner.lock().await.run().await }
-        });
-        Self { status: seen, ending, task: Mutex::new(Some(task)) }
-    }
-
-    /// Its state.
-    pub fn status(&self) -> EffectStatus {
-        self.status.borrow().clone()
-    }
-
-    /// Stops it after the requests in progress, but does not wait for receivers that do not answer.
-    pub async fn shutdown(&self) {
-        self.ending.send_replace(true);
-        let task = self.task.lock().expect("no holder panics").take();
-        if let Some(mut task) = task
-            && tokio::time::timeout(LAST_MESSAGES * 2, task.ended()).await.is_err()
-        {
-            tracing::warn!("messages to webhooks were still in progress: they will be sent again");
-            task.abort();
-            task.ended().await;
-        }
-    }
-}
-
-/// Creates the cursor if there is none yet. Webhooks created from then on are served, even by a process that starts later.
-/// Otherwise this writes nothing, so that a start does not wait for a database that takes no writes for a while.
+/// Makes sure that webhooks created from now on are served.
 pub async fn begin(journal: &dyn Journal) -> Result<(), StoreError> {
-    if journal.cursor_position(EFFECT).await?.is_some() {
-        return Ok(());
-    }
-    journal.hold_cursor(EFFECT, "nobody", Duration::ZERO).await.map(|_| ())
+    handle::begin(journal, EFFECT).await
 }
 
 /// The name of a webhook's cursor.

@@ -208,7 +208,7 @@ problems! {
     TOO_MANY_ROLES "too_many_roles" 409 "The user has too many roles":
         "A user can have at most 50 roles in an app, of 2000 characters in all. Take a role away first.";
     TOO_MANY_WEBHOOKS "too_many_webhooks" 409 "The app has too many webhooks":
-        "An app can have at most 50 webhooks. Delete those that are not used, or let one receive the events of several.";
+        "The operator's `webhooks.per_app` limits how many webhooks an app can have. Delete those that are not used, or let one receive the events of several.";
     UNAUTHENTICATED "unauthenticated" 401 "Credentials are missing or invalid":
         "The route needs `Authorization: Bearer …` with an access token of this app, or an API key. The credential is \
          missing, malformed, expired, revoked, or belongs to another app. Refresh the token or log in again.";

@@ -140,6 +140,8 @@ pub struct Config {
     pub hashing_queue: Option<NonZeroUsize>,
     /// The maximum cost of verifying an imported password hash, in PBKDF2 iterations.
     pub imported_hash_cost: u32,
+    /// How many imports of users are carried out at a time.
+    pub imports_at_once: NonZeroUsize,
 }
 
 /// Cache sizes in bytes.
@@ -308,6 +310,7 @@ impl Config {
             hashing_threads: values.take_given(&keys::PASSWORD_HASHING_THREADS)?,
             hashing_queue: values.take_given(&keys::PASSWORD_HASHING_QUEUE)?,
             imported_hash_cost: values.take(&keys::IMPORT_MAX_HASH_COST)?,
+            imports_at_once: values.take(&keys::IMPORT_AT_ONCE)?,
             data_dir,
             names_data_dir: true,
         })

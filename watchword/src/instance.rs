@@ -23,9 +23,8 @@ use domain::app::App;
 use domain::session::SessionEvent;
 use domain::user::User;
 use domain::{AppId, Email, Event, LogOrigin, Permission, UserId};
-use effects::mailer::Mailer;
+use effects::Effect;
 use effects::relay::Relay;
-use effects::webhooks::WebhookSender;
 use event_store::{Clock, InstanceKey, Repository, StoreError, SystemClock};
 use http_kit::request::RequestLayer;
 use http_kit::{AccessLog, Authenticator, Entrance, RateClass, RateLimits};
@@ -78,8 +77,8 @@ pub struct Instance {
     projections: Option<Arc<ProjectionService>>,
     commands: Option<Arc<CommandService>>,
     relay: Option<Arc<Relay>>,
-    mailer: Option<Arc<Mailer>>,
-    webhooks: Option<Arc<WebhookSender>>,
+    mailer: Option<Arc<Effect>>,
+    webhooks: Option<Arc<Effect>>,
     routers: Routers,
     /// The path of the public URL.
     prefix: String,
@@ -180,7 +179,7 @@ impl Instance {
             projections = Some(service);
         }
         // From here on nothing can fail and leave background tasks behind.
-        let (mailer, webhooks) = senders::start(config, commands.as_deref(), &public_url, &origin, &node);
+        let (mailer, webhooks) = senders::start(config, &stores, commands.as_deref(), &origin, &node);
         let publishes = nats.filter(|_| role != Role::Projections);
         let relay = publishes.map(|(nats, settings)| stores.relay(nats, &origin, settings));
         let edge = edge(config, &stores, &repository, &clock).below(public_url.prefix());
@@ -459,6 +458,8 @@ fn settings(config: &Config, public_url: &PublicUrl) -> command_service::Setting
         sessions: config.sessions_of_a_user,
         breached_passwords: config.breached_passwords.clone(),
         imported_hash_cost: config.imported_hash_cost.into(),
+        imports_at_once: config.imports_at_once,
+        webhooks_of_an_app: config.webhooks.per_app,
         senders: config.senders(public_url),
         webhook_networks: config.webhook_networks.clone(),
         webhook_patience: config.webhooks.patience,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use dispatcher::Reads;
-use domain::webhook::{MAX_WEBHOOKS, Webhook, WebhookCommand, WebhookEvent, WebhookSettings};
+use domain::webhook::{Webhook, WebhookCommand, WebhookEvent, WebhookSettings};
 use domain::{Event, WebhookId};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
@@ -99,7 +99,7 @@ async fn create(
         replayed
     } else {
         // Requests at the same moment may add a few more: the limit only keeps the list short.
-        if listed(&service, &app_id).await?.len() >= MAX_WEBHOOKS {
+        if listed(&service, &app_id).await?.len() >= service.settings.webhooks_of_an_app.get() {
             return Err(Problem::new(problems::TOO_MANY_WEBHOOKS));
         }
         let at = context.at;

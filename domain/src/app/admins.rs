@@ -33,6 +33,11 @@ impl App {
         counts.then_some(promotion.at)
     }
 
+    /// Whether the user is told, by mail, what admins of the app have to see to.
+    pub fn tells(&self, user: &User) -> bool {
+        self.is_admin(user) && user.email_verified && !user.banned && !user.erased
+    }
+
     /// Whether the user may use the app's admin routes.
     pub fn is_admin(&self, user: &User) -> bool {
         self.admin_since(user).is_some()

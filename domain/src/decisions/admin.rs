@@ -152,6 +152,16 @@ mod tests {
     }
 
     #[test]
+    fn an_admin_is_told_who_has_a_verified_address_and_may_come_in() {
+        assert!(app().tells(&user([verified(), admin()])));
+        for other in
+            [user([verified()]), user([admin()]), user([verified(), admin(), banned()]), user([erased()])]
+        {
+            assert!(!app().tells(&other), "{other:?}");
+        }
+    }
+
+    #[test]
     fn a_key_must_still_be_live() {
         let key_id = ApiKeyId(uuid::Uuid::from_u128(1));
         let issued = AppEvent::ApiKeyIssued(ApiKeyIssued {

@@ -11,6 +11,7 @@ use crate::password::PasswordHash;
 use crate::role::Role;
 use crate::session::RevocationReason;
 use crate::settings::SentBy;
+use crate::webhook::WebhookId;
 
 /// What a person states about themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,6 +117,15 @@ pub enum UserCommand {
     },
     /// Erase the person, for good.
     Erase { reason: ErasureReason, at: Timestamp },
+    /// Tell them that a webhook of their app was disabled.
+    TellOfWebhook {
+        webhook_id: WebhookId,
+        /// Since when it had accepted nothing.
+        failing_since: Timestamp,
+        /// Who sends the mail.
+        delivery: SentBy,
+        at: Timestamp,
+    },
     /// A command about the address or the password.
     Mailbox(MailboxCommand),
 }

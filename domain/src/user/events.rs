@@ -14,6 +14,7 @@ use crate::personal::Personal;
 use crate::role::Role;
 use crate::session::RevocationReason;
 use crate::settings::SentBy;
+use crate::webhook::WebhookId;
 
 /// How an account was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -330,6 +331,24 @@ pub struct PasswordChanged {
     pub personal: Personal,
 }
 
+/// A webhook of their app was disabled, because it had accepted nothing for long: they are an admin of the app, and are told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WebhookNoticeRequested {
+    /// The admin.
+    pub user_id: UserId,
+    /// The webhook.
+    pub webhook_id: WebhookId,
+    /// Since when it had accepted nothing.
+    pub failing_since: Timestamp,
+    /// Who sends the mail.
+    pub delivery: SentBy,
+    /// When it happened.
+    pub at: Timestamp,
+    /// The admin's address.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
+}
+
 events! {
     /// The events of a user.
     pub enum UserEvent of "user", whose |event| Some(event.user_id);
@@ -349,6 +368,7 @@ events! {
     UserUnbanned: open,
     AccessEnded: open,
     UserErased: open,
+    WebhookNoticeRequested: sealed,
 }
 
 impl Claiming for UserEvent {
@@ -384,7 +404,8 @@ impl Claiming for UserEvent {
             | Self::RoleRevoked(_)
             | Self::UserBanned(_)
             | Self::UserUnbanned(_)
-            | Self::AccessEnded(_) => vec![],
+            | Self::AccessEnded(_)
+            | Self::WebhookNoticeRequested(_) => vec![],
         }
     }
 }
@@ -409,6 +430,7 @@ impl UserEvent {
             Self::UserUnbanned(event) => event.user_id,
             Self::AccessEnded(event) => event.user_id,
             Self::UserErased(event) => event.user_id,
+            Self::WebhookNoticeRequested(event) => event.user_id,
         }
     }
 }

@@ -73,7 +73,7 @@ impl Composer {
         }
         let AppSettings { branding, locale, links, .. } = &app.settings;
         let link = self.link(app_id, event, mail.kind, links);
-        if link.is_none() && mail.kind != MailKind::EmailChangeNotice {
+        if link.is_none() && !mail.kind.is_notice() {
             return Err(Unsent::not_made("it has no link"));
         }
         let product = app.product();

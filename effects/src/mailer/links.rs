@@ -16,7 +16,7 @@ pub fn link_of(kind: MailKind, token: &str, issuer: &str, links: &Links) -> Opti
         MailKind::EmailChange => ("email/change", links.email_change.as_ref()),
         MailKind::PasswordReset | MailKind::AddressTaken => ("password-reset", links.password_reset.as_ref()),
         MailKind::Invitation => ("invitations/accept", links.invitation.as_ref()),
-        MailKind::EmailChangeNotice => return None,
+        MailKind::EmailChangeNotice | MailKind::WebhookDisabled => return None,
     };
     // A token is base64url, which needs no escaping in a query.
     Some(own.map_or_else(

@@ -26,6 +26,7 @@ use super::{BATCH, EFFECT, GATHER, MailerSettings, compose};
 use crate::cursor::{
     Claimant, EffectStatus, Ending, FIRST_PAUSE, HeldCursor, Interruptions, LONGEST_PAUSE, Stop, because_of,
 };
+use crate::handle::Perform;
 
 pub(super) struct Runner {
     pub(super) journal: Arc<dyn Journal>,
@@ -52,9 +53,13 @@ struct Held {
     pub(super) failed: usize,
 }
 
-impl Runner {
-    pub(super) async fn run(&mut self) -> End {
-        let mut interruptions = Interruptions::of("mailer");
+impl Perform for Runner {
+    const NAME: &'static str = "mailer";
+    const LAST: Duration = Duration::from_secs(3);
+    const CUT_OFF: &'static str = "a mail was still in progress: if it was sent, it will be sent again";
+
+    async fn run(&mut self) -> End {
+        let mut interruptions = Interruptions::of(Self::NAME);
         loop {
             let stop = self.work().await;
             if matches!(stop, Stop::Lost) {
@@ -67,7 +72,9 @@ impl Runner {
             }
         }
     }
+}
 
+impl Runner {
     /// Takes the cursor, and sends for as long as possible.
     async fn work(&mut self) -> Stop {
         let mut held = match self.take().await {

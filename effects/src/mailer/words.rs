@@ -109,6 +109,16 @@ fn english(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Word
             Some("Open the invitation"),
             "If you do not expect an invitation, you can ignore it: nothing changes.",
         ),
+        MailKind::WebhookDisabled => (
+            format!("A webhook of {product} was disabled"),
+            format!(
+                "A webhook of {product} has accepted no event for days, so it was disabled: its program is sent nothing \
+                 any more. The list of webhooks says which one it is and what its receiver answered. Once it is enabled \
+                 again, the events since can be sent by a replay."
+            ),
+            None,
+            "You get this mail because you are an admin of the app.",
+        ),
     };
     Words {
         subject,
@@ -181,6 +191,16 @@ fn german(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Words
             ),
             Some("Einladung öffnen"),
             "Sie erwarten keine Einladung? Dann brauchen Sie nichts zu tun: Es ändert sich nichts.",
+        ),
+        MailKind::WebhookDisabled => (
+            format!("Ein Webhook von {product} wurde abgeschaltet"),
+            format!(
+                "Ein Webhook von {product} hat seit Tagen kein Ereignis angenommen und wurde deshalb abgeschaltet: Sein \
+                 Programm bekommt nichts mehr. Die Liste der Webhooks sagt, welcher es ist und was sein Empfänger \
+                 geantwortet hat. Ist er wieder eingeschaltet, können die Ereignisse seither nachgeliefert werden."
+            ),
+            None,
+            "Sie bekommen diese Mail, weil Sie Admin der App sind.",
         ),
     };
     Words {

@@ -417,9 +417,11 @@ impl Serving {
             return Ok(false);
         };
         self.keep(Duration::ZERO).await?;
-        shared.disable(&self.target.app_id, webhook_id, since).await?;
-        tracing::warn!(webhook = %webhook_id, %since, "a webhook was disabled: it has accepted nothing");
-        Ok(true)
+        let disabled = shared.disable(&self.target.app_id, webhook_id, since).await?;
+        if disabled {
+            tracing::warn!(webhook = %webhook_id, %since, "a webhook was disabled: it has accepted nothing");
+        }
+        Ok(disabled)
     }
 
     /// Records what was accepted, if the last record is older than this, or there is much to record.

@@ -5,11 +5,10 @@ use std::time::Duration;
 use dispatcher::{Context, DispatchError, Reads, Work};
 use domain::delivery::{Attempted, Delivery, DeliveryCommand, DeliveryError};
 use domain::user::Client;
-use domain::webhook::{Webhook, WebhookCommand, WebhookError};
-use domain::{AppId, EventId, Timestamp, WebhookId};
+use domain::{EventId, Timestamp, WebhookId};
 use event_store::StoreError;
 use schemas::RecordedEvent;
-use schemas::envelope::{Actor, Metadata};
+use schemas::envelope::Metadata;
 
 use super::runner::Shared;
 use crate::cursor::{Stop, because_of};
@@ -52,34 +51,8 @@ impl Shared {
         }
         Err(Stop::Store(StoreError::Unavailable("the outcome of a message cannot be recorded".into())))
     }
-
-    /// Disables a webhook that has accepted nothing for long.
-    pub(super) async fn disable(
-        &self,
-        app_id: &AppId,
-        webhook_id: WebhookId,
-        failing_since: Timestamp,
-    ) -> Result<(), Stop> {
-        let at = self.clock.now();
-        let metadata = Metadata {
-            app_id: app_id.clone(),
-            actor: Actor::system(),
-            correlation_id: self.clock.new_id(),
-            causation_id: None,
-            request_id: None,
-            traceparent: None,
-        };
-        let (reads, webhook) = Reads::one::<Webhook>(&webhook_id);
-        let decide = move |work: &mut Work| {
-            work.execute(webhook, WebhookCommand::Disable { failing_since, at }).map(drop)
-        };
-        match self.dispatcher.run::<(), WebhookError, _>(context(metadata, at), reads, decide).await {
-            Ok(_) | Err(DispatchError::Refused(_)) => Ok(()),
-            Err(error) => Err(Stop::Store(StoreError::Unavailable(error.to_string().into()))),
-        }
-    }
 }
 
-fn context(metadata: Metadata, at: Timestamp) -> Context {
+pub(super) fn context(metadata: Metadata, at: Timestamp) -> Context {
     Context { metadata, client: Client::default(), at, idempotency: None, is_first: false }
 }

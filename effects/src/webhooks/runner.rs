@@ -18,12 +18,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
+use super::admins::FindByRole;
 use super::endpoint::{Endpoint, Order, Progress};
 use super::feed::{Feed, Next, read};
 use super::message::Messages;
 use super::sending::Target;
-use super::{EFFECT, WebhookSenderParts, WebhookSenderSettings, cursor_of};
+use super::{EFFECT, LAST_MESSAGES, WebhookSenderParts, WebhookSenderSettings, cursor_of};
 use crate::cursor::{Claimant, EffectStatus, Ending, HeldCursor, Interruptions, Stop};
+use crate::handle::Perform;
 
 /// How long events may gather before webhooks are told of them.
 const GATHER: Duration = Duration::from_millis(20);
@@ -50,6 +52,7 @@ pub(super) struct Shared {
     pub clock: Arc<dyn Clock>,
     pub messages: Arc<Messages>,
     pub origin: LogOrigin,
+    pub admins: Arc<dyn FindByRole>,
     pub policy: WebhookPolicy,
     pub feed: Feed,
     pub slots: Semaphore,
@@ -77,19 +80,18 @@ pub(super) struct Runner {
     clock: Arc<dyn Clock>,
     messages: Arc<Messages>,
     origin: LogOrigin,
+    admins: Arc<dyn FindByRole>,
     settings: WebhookSenderSettings,
     status: watch::Sender<EffectStatus>,
     ending: Ending,
 }
 
-impl Runner {
-    pub fn new(parts: WebhookSenderParts, status: watch::Sender<EffectStatus>, ending: Ending) -> Self {
-        let WebhookSenderParts { repository, dispatcher, clock, messages, origin, settings } = parts;
-        let journal = Arc::clone(repository.journal());
-        Self { journal, repository, dispatcher, clock, messages, origin, settings, status, ending }
-    }
+impl Perform for Runner {
+    const NAME: &'static str = "webhooks";
+    const LAST: Duration = Duration::from_secs(2 * LAST_MESSAGES.as_secs());
+    const CUT_OFF: &'static str = "messages to webhooks were still in progress: they will be sent again";
 
-    pub async fn run(&mut self) -> End {
+    async fn run(&mut self) -> End {
         let mut interruptions = Interruptions::of("sender of webhooks");
         loop {
             let stop = self.work().await;
@@ -101,6 +103,14 @@ impl Runner {
                 return end;
             }
         }
+    }
+}
+
+impl Runner {
+    pub fn new(parts: WebhookSenderParts, status: watch::Sender<EffectStatus>, ending: Ending) -> Self {
+        let WebhookSenderParts { repository, dispatcher, clock, messages, origin, admins, settings } = parts;
+        let journal = Arc::clone(repository.journal());
+        Self { journal, repository, dispatcher, clock, messages, origin, admins, settings, status, ending }
     }
 
     /// Takes the cursor, and serves all webhooks for as long as possible.
@@ -151,6 +161,7 @@ impl Runner {
             clock: Arc::clone(&self.clock),
             messages: Arc::clone(&self.messages),
             origin: self.origin.clone(),
+            admins: Arc::clone(&self.admins),
             policy: self.settings.policy,
             feed: Feed::after(Arc::clone(&self.journal), newest),
             slots: Semaphore::new(SLOTS),

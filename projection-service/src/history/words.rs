@@ -116,6 +116,9 @@ fn user(event: &UserEvent) -> String {
             None => "Banned".to_owned(),
         },
         UserEvent::UserUnbanned(_) => "Ban lifted".to_owned(),
+        UserEvent::WebhookNoticeRequested(event) => {
+            format!("Told that webhook {} was disabled{}", event.webhook_id, by(event.delivery))
+        }
         UserEvent::AccessEnded(event) => {
             let which = if event.kept_session.is_some() { "All other sessions" } else { "All sessions" };
             format!("{which} ended: {}", ended_by(event.reason))
@@ -385,6 +388,7 @@ fn mail(kind: MailKind) -> &'static str {
         MailKind::PasswordReset => "password reset",
         MailKind::AddressTaken => "notice of an attempt to register",
         MailKind::Invitation => "an invitation to an organization",
+        MailKind::WebhookDisabled => "notice of a disabled webhook",
     }
 }
 

@@ -83,7 +83,8 @@ impl Projector for LoginChecksProjector {
                 | UserEvent::RoleRevoked(_)
                 | UserEvent::UserBanned(_)
                 | UserEvent::UserUnbanned(_)
-                | UserEvent::AccessEnded(_) => {}
+                | UserEvent::AccessEnded(_)
+                | UserEvent::WebhookNoticeRequested(_) => {}
             }
         }
         // Delete first, as another user may have taken the address that a person gave up.

@@ -67,7 +67,8 @@ fn end_of(event: &UserEvent) -> Option<End> {
         | UserEvent::RoleGranted(_)
         | UserEvent::RoleRevoked(_)
         | UserEvent::UserBanned(_)
-        | UserEvent::UserUnbanned(_) => return None,
+        | UserEvent::UserUnbanned(_)
+        | UserEvent::WebhookNoticeRequested(_) => return None,
     };
     Some(End { user_id, kept, at, reason })
 }

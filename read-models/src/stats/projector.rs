@@ -108,6 +108,7 @@ fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
             | UserEvent::UserBanned(_)
             | UserEvent::UserUnbanned(_)
             | UserEvent::AccessEnded(_)
+            | UserEvent::WebhookNoticeRequested(_)
             | UserEvent::UserErased(_) => return None,
         },
         Event::Session(event) => match event {

@@ -70,7 +70,8 @@ impl Projector for UsersProjector {
                 | UserEvent::EmailVerificationRequested(_)
                 | UserEvent::EmailChangeRequested(_)
                 | UserEvent::PasswordResetRequested(_)
-                | UserEvent::AccessEnded(_) => {}
+                | UserEvent::AccessEnded(_)
+                | UserEvent::WebhookNoticeRequested(_) => {}
                 event => events.push(event),
             }
         }
@@ -143,7 +144,8 @@ impl UsersProjector {
             | UserEvent::EmailVerificationRequested(_)
             | UserEvent::EmailChangeRequested(_)
             | UserEvent::PasswordResetRequested(_)
-            | UserEvent::AccessEnded(_) => {}
+            | UserEvent::AccessEnded(_)
+            | UserEvent::WebhookNoticeRequested(_) => {}
             UserEvent::UserErased(_) => draft.erased = true,
             UserEvent::EmailVerified(event) => {
                 touch(event.at);

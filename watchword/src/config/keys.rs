@@ -256,6 +256,8 @@ keys! {
     ALLOWED_WEBHOOK_NETWORKS "allowed_webhook_networks": Vec<IpNet> = networks, default "",
         "networks, separated by commas, that webhooks may reach besides public addresses, also by http: whoever may set \
          webhooks of an app can send requests to every service there";
+    WEBHOOKS_PER_APP "webhooks.per_app": NonZeroUsize = positive_size, default "50",
+        "maximum number of webhooks of an app";
     WEBHOOKS_TIMEOUT "webhooks.timeout": Duration = positive_seconds, default "15",
         "seconds that a webhook has to accept a message";
     WEBHOOKS_FIRST_PAUSE "webhooks.first_pause": u32 = positive_number, default "5",
@@ -310,6 +312,8 @@ keys! {
         "concurrent password hashes [default: one for each core]";
     PASSWORD_HASHING_QUEUE "password_hashing.queue": NonZeroUsize = positive_size, otherwise "",
         "requests that may wait for a hash; more get 503 [default: 64 for each thread]";
+    IMPORT_AT_ONCE "import.at_once": NonZeroUsize = positive_size, default "2",
+        "imports of users that this process carries out at a time; each holds up to 16 MiB of lines in memory";
     IMPORT_MAX_HASH_COST "import.max_hash_cost": u32 = positive_number, default "2097152",
         "maximum cost of verifying an imported password hash, in PBKDF2 iterations (the default takes about a second); bcrypt \
          with cost c counts as 128 * 2^c, argon2 as 2 * m * t, scrypt as N * r * p, SHA-2 crypt as 4 * rounds";

@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use command_service::{CommandService, KeySwitch};
-use effects::EffectStatus;
-use effects::mailer::Mailer;
 use effects::relay::{Relay, RelayStatus};
-use effects::webhooks::WebhookSender;
+use effects::{Effect, EffectStatus};
 use event_store::{Journal, KeyStore, Repository, StoreError};
 use http_kit::{Authenticator, RateLimits};
 use projection_service::{BusStatus, NotaryStatus, ProjectionService, ProjectionStatus};
@@ -40,8 +38,8 @@ pub struct Health {
     pub(super) read_models: Option<Arc<ReadModels>>,
     pub(super) projections: Option<Arc<ProjectionService>>,
     pub(super) relay: Option<Arc<Relay>>,
-    pub(super) mailer: Option<Arc<Mailer>>,
-    pub(super) webhooks: Option<Arc<WebhookSender>>,
+    pub(super) mailer: Option<Arc<Effect>>,
+    pub(super) webhooks: Option<Arc<Effect>>,
 }
 
 impl Health {

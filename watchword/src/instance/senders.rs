@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use command_service::CommandService;
-use domain::LogOrigin;
-use effects::mailer::{self, MailTransport, MailUrl, Mailer, MailerParts, MailerSettings, Patience};
-use effects::webhooks::{self, WebhookSender, WebhookSenderParts, WebhookSenderSettings};
+use domain::{AppId, LogOrigin, Role, UserId};
+use effects::Effect;
+use effects::mailer::{self, MailTransport, MailUrl, MailerParts, MailerSettings, Patience};
+use effects::webhooks::{self, ADMINS_TOLD, FindByRole, WebhookSenderParts, WebhookSenderSettings};
 use event_store::{Journal, StoreError};
-use tokens::PublicUrl;
+use read_models::ReadModels;
+use read_models::page::Paging;
+use read_models::users::{UserFilter, UserStatus};
 
+use super::Stores;
 use crate::config::Config;
 
 /// Makes sure that what happens from now on has its effects.
@@ -20,28 +25,30 @@ pub(super) async fn begin(journal: &dyn Journal) -> Result<(), StoreError> {
 /// Starts the mailer and the sender of webhooks, in a process that takes commands.
 pub(super) fn start(
     config: &Config,
+    stores: &Stores,
     commands: Option<&CommandService>,
-    public_url: &PublicUrl,
     origin: &LogOrigin,
     node: &str,
-) -> (Option<Arc<Mailer>>, Option<Arc<WebhookSender>>) {
-    let mailer = commands.and_then(|service| start_mailer(config, service, public_url, node));
-    (mailer, commands.map(|service| start_webhooks(config, service, origin, node)))
+) -> (Option<Arc<Effect>>, Option<Arc<Effect>>) {
+    let mailer = commands.and_then(|service| start_mailer(config, service, node));
+    (mailer, commands.map(|service| start_webhooks(config, stores, service, origin, node)))
 }
 
 /// Sends events to webhooks, those of other processes too.
 fn start_webhooks(
     config: &Config,
+    stores: &Stores,
     commands: &CommandService,
     origin: &LogOrigin,
     node: &str,
-) -> Arc<WebhookSender> {
-    Arc::new(WebhookSender::start(WebhookSenderParts {
+) -> Arc<Effect> {
+    Arc::new(webhooks::start(WebhookSenderParts {
         repository: Arc::clone(&commands.repository),
         dispatcher: commands.dispatcher.clone(),
         clock: Arc::clone(&commands.clock),
         messages: Arc::clone(&commands.webhook_messages),
         origin: origin.clone(),
+        admins: Arc::new(FindByModel(stores.read_models.clone())),
         settings: WebhookSenderSettings {
             node: node.to_owned(),
             lease: MailerSettings::LEASE,
@@ -52,13 +59,9 @@ fn start_webhooks(
 
 /// Sends the mails requested by this and other processes, from the position where [`begin`] ensured that it
 /// happens.
-fn start_mailer(
-    config: &Config,
-    commands: &CommandService,
-    public_url: &PublicUrl,
-    node: &str,
-) -> Option<Arc<Mailer>> {
+fn start_mailer(config: &Config, commands: &CommandService, node: &str) -> Option<Arc<Effect>> {
     let mail = config.mail.as_ref()?;
+    let public_url = commands.access_tokens.public_url();
     if let MailUrl::Files(folder) = &mail.url {
         let folder = folder.display();
         tracing::warn!("no mail is sent: each is written to {folder} until mail_url names a mail server");
@@ -67,7 +70,7 @@ fn start_mailer(
     if let Some(server) = post.server() {
         let _ = commands.mail_server.set(server);
     }
-    Some(Arc::new(Mailer::start(MailerParts {
+    Some(Arc::new(mailer::start(MailerParts {
         repository: Arc::clone(&commands.repository),
         dispatcher: commands.dispatcher.clone(),
         clock: Arc::clone(&commands.clock),
@@ -81,4 +84,24 @@ fn start_mailer(
             senders: config.senders(public_url),
         },
     })))
+}
+
+/// Finds users by role through the read model. A process without read models finds none.
+struct FindByModel(Option<Arc<ReadModels>>);
+
+#[async_trait]
+impl FindByRole for FindByModel {
+    async fn find(&self, app_id: &AppId, role: &Role) -> Result<Vec<UserId>, StoreError> {
+        let Some(models) = &self.0 else { return Ok(vec![]) };
+        let filter = UserFilter {
+            role: Some(role.clone()),
+            status: Some(UserStatus::Active),
+            email_verified: Some(true),
+            ..UserFilter::default()
+        };
+        let paging = Paging { limit: ADMINS_TOLD, ..Paging::default() };
+        let page = models.users().list(app_id, &filter, &paging).await;
+        let page = page.map_err(|error| StoreError::Unavailable(error.to_string().into()))?;
+        Ok(page.items.into_iter().map(|user| user.id).collect())
+    }
 }

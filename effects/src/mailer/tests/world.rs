@@ -106,7 +106,7 @@ impl World {
         self.ask(to, SignedDuration::from_mins(10)).await
     }
 
-    pub(super) fn mailer(&self, url: &str) -> Mailer {
+    pub(super) fn mailer(&self, url: &str) -> Effect {
         mailer(repository(&self.journal, &self.keys), &self.keys, "a", url, MailerSettings::LEASE)
     }
 
@@ -162,10 +162,10 @@ pub(super) fn mailer(
     node: &str,
     url: &str,
     lease: Duration,
-) -> Mailer {
+) -> Effect {
     let clock = Arc::new(SystemClock);
     let url: MailUrl = url.parse().expect("valid");
-    Mailer::start(MailerParts {
+    start(MailerParts {
         dispatcher: Dispatcher::new(Arc::clone(&repository), clock.clone()),
         repository,
         clock,
@@ -191,13 +191,13 @@ pub(super) fn email(text: &str) -> Email {
 }
 
 /// Waits until it has started, so that it handles mails requested from now on.
-pub(super) async fn begun(mailer: &Mailer) {
+pub(super) async fn begun(mailer: &Effect) {
     let mut status = mailer.status.clone();
     status.wait_for(|status| status.state == "running").await.expect("lives");
 }
 
 /// Ends it as a crash would, at any point.
-pub(super) fn crash(mailer: &Mailer) {
+pub(super) fn crash(mailer: &Effect) {
     mailer.task.lock().expect("not poisoned").take().expect("runs").abort();
 }
 
