@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use aws_lc_rs::hmac;
 use domain::claims::{ClaimKind, Claimed};
 use domain::mail::MailKind;
+use domain::organization::Slug;
 use domain::{AppId, Email, EventId, UserId, WebhookId};
 
 use crate::instance_key::InstanceKey;
@@ -104,7 +105,7 @@ pub(crate) fn plain(claimed: &Claimed) -> Option<Claim> {
         Claimed::Erased(user_id) => user_id.to_string(),
         Claimed::Origin => "origin".to_owned(),
         Claimed::Session { user_id, session_id } => format!("{}{session_id}", sessions_of(*user_id)),
-        Claimed::Slug { app_id, slug } => format!("{}{slug}", slugs_of(app_id)),
+        Claimed::Slug { app_id, slug } => return Some(slug_claim(app_id, slug)),
         Claimed::Webhook { app_id, webhook_id } => format!("{}{webhook_id}", webhooks_of(app_id)),
         // With leading zeros, so that the order of the keys is that of the positions.
         Claimed::WebhookFailed(webhook_id, position) | Claimed::WebhookWaiting(webhook_id, position) => {
@@ -120,6 +121,11 @@ pub(crate) fn plain(claimed: &Claimed) -> Option<Claim> {
 
 fn claim(kind: ClaimKind, key: String) -> Claim {
     Claim { kind: kind.as_str().to_owned(), key }
+}
+
+/// The claim on an organization's slug in its app.
+pub fn slug_claim(app_id: &AppId, slug: &Slug) -> Claim {
+    claim(ClaimKind::Slug, format!("{}{slug}", slugs_of(app_id)))
 }
 
 /// The claim on the id of an app.
@@ -205,7 +211,7 @@ mod tests {
         let mail = "default/00000000000000000042/magic_link";
         assert_eq!(name(&Claimed::MailWaiting(event, MailKind::MagicLink)), named("mail_waiting", mail));
         assert_eq!(name(&Claimed::MailFailed(event, MailKind::MagicLink)), named("mail_failed", mail));
-        let slug = domain::organization::Slug::parse("engines").expect("valid");
+        let slug = Slug::parse("engines").expect("valid");
         let slug = Claimed::Slug { app_id: app_id.clone(), slug };
         assert_eq!(name(&slug), named("slug", "default/engines"));
         let known = Claimed::Email { app_id: app_id.clone(), email: Some(email.clone()) };

@@ -153,7 +153,7 @@ async fn a_hostile_list_is_reported_line_by_line_and_harms_nothing() {
         (with("roles", json!(["admin\n"])), "/roles/0", "invalid"),
         (with("created_at", json!("9999-12-31T23:59:59Z")), "/created_at", "out_of_range"),
         (with("id", json!("ffffffff-ffff-7fff-bfff-ffffffffffff")), "/id", "invalid"),
-        (with("orgs", json!([{ "slug": "acme", "role": "owner" }])), "/orgs", "not_supported"),
+        (with("orgs", json!([{ "slug": "acme", "role": "owner" }])), "/orgs/0/slug", "invalid"),
         (
             bomb(&format!("$argon2id$v=19$m=4294967295,t=4294967295,p=1${rest}")),
             "/password_hash",
@@ -211,6 +211,54 @@ async fn a_hostile_list_is_reported_line_by_line_and_harms_nothing() {
     gzip.problem(415, "unsupported_content_encoding");
     app.post("admin/users/import?x=1").bearer(&key).body(NDJSON, "").await.problem(400, "malformed_request");
     assert_eq!(counts(&import(&app, &key, "", "").await), [0; 4]);
+}
+
+#[tokio::test]
+async fn people_come_into_organizations_that_are_there() {
+    let server = Server::start().await;
+    let (app, key) = (server.create_app(json!({})).await, server.platform_key());
+    let owner = app.register(&email("owner")).await;
+    let org = app.create_organization(&owner.access, "Engines").await;
+    let other_app = server.create_app(json!({})).await;
+    let stranger = other_app.register(&email("stranger")).await;
+    other_app.create_organization(&stranger.access, "Looms").await;
+    let member = |name: &str, slug: &str, role: &str| {
+        json!({ "email": email(name), "email_verified": true, "orgs": [{ "slug": slug, "role": role }],
+            "password_hash": "{SSHA}phUNY9SCQBZmysPjF/e+NgGKe0055xzD" })
+    };
+    let mut people: Vec<Value> = (0..40).map(|_| member("ada", "engines", "member")).collect();
+    people.push(member("grace", "engines", "owner"));
+    // Nobody is imported without the memberships of the line.
+    let wrong = [
+        (member("x", "looms", "member"), "/orgs/0/slug"),
+        (member("x", "absent", "member"), "/orgs/0/slug"),
+        (member("x", "engines", "no-such-role"), "/orgs/0/role"),
+    ];
+    people.extend(wrong.iter().map(|(line, _)| line.clone()));
+    for (query, imported) in [("?dry_run=true", 41), ("", 41)] {
+        let done = import(&app, &key, query, lines(&people)).await;
+        assert_eq!(counts(&done), [44, imported, 0, 3], "{done}");
+        let errors = done["errors"].as_array().expect("a list");
+        let told: Vec<_> = errors.iter().map(|it| (it["line"].as_u64(), it["pointer"].as_str())).collect();
+        let expected: Vec<_> =
+            wrong.iter().zip(42..).map(|((_, pointer), line)| (Some(line), Some(*pointer))).collect();
+        assert_eq!(told, expected);
+    }
+    assert_eq!(of_type(&server.events().await, "OrganizationJoined").len(), 43);
+    let path = format!("orgs/{}", org["id"].as_str().expect("an id"));
+    let shown = app.get(&path).bearer(&owner.access).await.expect(200).json();
+    assert_eq!(shown["member_count"], 42);
+    let of = |line: &Value| line["email"].as_str().expect("an address").to_owned();
+    let grace = app.login(&of(&people[40]), VIOLET).await.expect(200).tokens();
+    assert_eq!(app.me(&grace.access).await.expect(200).json()["orgs"][0]["role"], "owner");
+
+    // Who has left since does not come back with the same list.
+    let left = app.login(&of(&people[0]), VIOLET).await.expect(200).tokens();
+    let membership = format!("{path}/members/{}", left.user_id);
+    app.delete(&membership).bearer(&left.access).await.expect(204);
+    let again = import(&app, &key, "", lines(&people[..41])).await;
+    assert_eq!(counts(&again), [41, 0, 41, 0]);
+    app.get(&path).bearer(&left.access).await.problem(404, "not_found");
 }
 
 #[tokio::test]

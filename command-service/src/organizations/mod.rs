@@ -8,6 +8,7 @@ pub(crate) mod claims;
 pub(crate) mod create;
 pub(crate) mod delete;
 mod erase;
+mod find;
 pub(crate) mod members;
 mod read;
 
@@ -89,6 +90,7 @@ fn no_such_role(why: &OrganizationError) -> Problem {
     Problem::invalid("/role", field_codes::INVALID, why.to_string())
 }
 
+/// For a decision about an organization or its members that was refused.
 pub(crate) fn not_organized(why: NotOrganized) -> Problem {
     match why {
         NotOrganized::App(closed) => app_closed(closed),

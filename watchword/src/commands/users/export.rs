@@ -7,13 +7,15 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use domain::access::ExportForm;
+use domain::memberships::Memberships;
+use domain::organization::Organization;
 use domain::user::User;
 use domain::{AppId, StreamId, UserId};
 use event_store::lookup::app_claim;
-use event_store::{Clock, SystemClock};
+use event_store::{Clock, Repository, SystemClock};
 use http_kit::{AccessLog, Looking};
 use schemas::Actor;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::super::app_id;
 use crate::config::Config;
@@ -80,7 +82,8 @@ async fn write(config: &Config, stores: &Stores, export: &Export) -> anyhow::Res
             if !user.state.is_of(&export.app) {
                 continue;
             }
-            writeln!(out, "{}", line(&user.state, export.with_hashes))?;
+            let memberships = memberships(&repository, &export.app, id).await?;
+            writeln!(out, "{}", line(&user.state, memberships, export.with_hashes))?;
             written += 1;
         }
         progress.at(after, after);
@@ -91,7 +94,7 @@ async fn write(config: &Config, stores: &Stores, export: &Export) -> anyhow::Res
 }
 
 /// A user as `users import` reads it.
-fn line(user: &User, with_hash: bool) -> Value {
+fn line(user: &User, memberships: Vec<Value>, with_hash: bool) -> Value {
     let mut line = Map::new();
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -114,5 +117,21 @@ fn line(user: &User, with_hash: bool) -> Value {
     });
     set("password_hash", hash.map(Into::into));
     set("banned", user.banned.then_some(true.into()));
+    set("orgs", (!memberships.is_empty()).then(|| memberships.into()));
     Value::Object(line)
+}
+
+/// The organizations that a user is a member of. The user's list says only where to look.
+async fn memberships(repository: &Repository, app_id: &AppId, user_id: UserId) -> anyhow::Result<Vec<Value>> {
+    let list = repository.load::<Memberships>(&user_id).await?;
+    let mut memberships = Vec::new();
+    for id in &list.state.organizations {
+        let organization = &repository.load::<Organization>(id).await?.state;
+        if let (true, Some(slug), Some(role)) =
+            (organization.is_of(app_id), &organization.slug, organization.role_of(user_id))
+        {
+            memberships.push(json!({ "slug": slug.as_str(), "role": role.as_str() }));
+        }
+    }
+    Ok(memberships)
 }

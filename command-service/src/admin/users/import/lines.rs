@@ -12,6 +12,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::hash::{FirebaseConfig, Hash};
+use super::memberships::{Membership, ReceivedMembership, memberships};
 use crate::admin::users::create::unwelcome_hash;
 use crate::admin::users::roles::parse_role;
 use crate::api::fields;
@@ -48,17 +49,9 @@ struct Received {
     #[serde(default)]
     banned: bool,
     #[serde(default)]
-    orgs: Vec<Membership>,
+    orgs: Vec<ReceivedMembership>,
     #[serde(default)]
     identities: Vec<Identity>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "read so that it is checked")]
-struct Membership {
-    slug: String,
-    role: String,
 }
 
 #[derive(Deserialize)]
@@ -89,6 +82,7 @@ pub struct ImportLine {
     pub(crate) roles: BTreeSet<Role>,
     pub(crate) password_hash: Option<PasswordHash>,
     pub(crate) banned: bool,
+    pub(crate) memberships: Vec<Membership>,
 }
 
 /// Reads the lines of a body. Blank ones are left out.
@@ -143,11 +137,13 @@ impl<B: AsRef<[u8]>> ImportLines<B> {
             ImportedHash::accept(&text, self.most_cost).map_err(unwelcome_hash)
         });
         let registered_at = received.created_at.map(|Time(at)| self.over(at)).transpose();
-        let later = both(none_of("/orgs", &received.orgs), none_of("/identities", &received.identities));
+        let later = both(memberships(&received.orgs), none_of("/identities", &received.identities));
         let ids = both(id.map(|id| self.user_id(id)).transpose(), external_id.map(named).transpose());
         let about = both(fields::new_email(&email, "/email"), fields::profile(name, phone, avatar_url));
-        let (((id, external_id), (email, profile)), ((roles, password_hash), (registered_at, _))) =
-            both(both(ids, about), both(both(roles, hash.transpose()), both(registered_at, later)))?;
+        let (
+            ((id, external_id), (email, profile)),
+            ((roles, password_hash), (registered_at, (memberships, ()))),
+        ) = both(both(ids, about), both(both(roles, hash.transpose()), both(registered_at, later)))?;
         Ok(ImportLine {
             number: self.number,
             id,
@@ -158,6 +154,7 @@ impl<B: AsRef<[u8]>> ImportLines<B> {
             roles,
             password_hash,
             banned: received.banned,
+            memberships,
         })
     }
 
@@ -307,7 +304,7 @@ mod tests {
             "created_at": "2019-03-01T12:00:00.123456789+01:00",
             "password_hash": { "algorithm": "bcrypt", "hash": "$2b$04$TY0CPoW8fvFSXaEFQfZSN.nitpquoWoGGeitu3N11rV/6PkD.Qvey" },
             "banned": true,
-            "orgs": [],
+            "orgs": [{ "slug": "engines", "role": "admin" }, { "slug": "looms", "role": "member" }],
             "identities": null,
         });
         let person = read_one(&line).expect("a person");
@@ -318,6 +315,9 @@ mod tests {
             Some("2019-03-01T11:00:00.123456Z")
         );
         assert!(person.banned && !person.email_verified && person.roles.len() == 2 && person.id.is_some());
+        let memberships: Vec<_> =
+            person.memberships.iter().map(|it| (it.slug.as_str(), it.role.as_str())).collect();
+        assert_eq!(memberships, [("engines", "admin"), ("looms", "member")]);
         assert!(person.password_hash.is_some_and(|hash| hash.0.starts_with("$2b$04$")));
     }
 
@@ -333,7 +333,12 @@ mod tests {
             "roles": ["editor", "no role"],
             "created_at": "2100-01-01T00:00:00Z",
             "password_hash": "$2b$31$TY0CPoW8fvFSXaEFQfZSN.nitpquoWoGGeitu3N11rV/6PkD.Qvey",
-            "orgs": [{ "slug": "acme", "role": "owner" }],
+            "orgs": [
+                { "slug": "Acme", "role": "member" },
+                { "slug": "acme", "role": "" },
+                { "slug": "looms", "role": "member" },
+                { "slug": "looms", "role": "owner" },
+            ],
             "identities": [{ "provider": "google", "subject": "1" }],
         });
         let expected = [
@@ -345,7 +350,9 @@ mod tests {
             ("/roles/1", "invalid"),
             ("/password_hash", "out_of_range"),
             ("/created_at", "out_of_range"),
-            ("/orgs", "not_supported"),
+            ("/orgs/0/slug", "invalid"),
+            ("/orgs/1/role", "invalid"),
+            ("/orgs/3/slug", "repeated"),
             ("/identities", "not_supported"),
         ];
         assert_eq!(wrong(&line), expected.map(|(pointer, code)| (pointer.to_owned(), code.to_owned())));

@@ -2,6 +2,7 @@
 
 mod hash;
 pub(crate) mod lines;
+mod memberships;
 mod run;
 
 use std::sync::Arc;
@@ -77,7 +78,7 @@ pub(crate) struct UserImport {
 /// Import users.
 ///
 /// The body is NDJSON, a person a line: `{id?, external_id?, email, email_verified, name?, phone?, avatar_url?, roles?,
-/// created_at?, password_hash?, banned?}`, at most 64 KiB a line and 16 MiB in all. A longer list is sent in parts, as `watchword
+/// created_at?, password_hash?, banned?, orgs?: [{slug, role}]}`, at most 64 KiB a line and 16 MiB in all. A longer list is sent in parts, as `watchword
 /// users import` does. `password_hash` is a text as the other system stores it, or an object: `{algorithm, hash}` for `argon2`,
 /// `bcrypt` and `sha-crypt`; `{algorithm, salt, iterations, hash}` for `pbkdf2-sha1`, `pbkdf2-sha256` and `pbkdf2-sha512`;
 /// `{algorithm, salt, n, r, p, hash}` for `scrypt`; `{algorithm, salt, hash}` for `firebase-scrypt`, whose parameters are in a first
@@ -86,7 +87,7 @@ pub(crate) struct UserImport {
 ///
 /// The answer comes before the lines are imported. A line that is wrong is reported, and the others are imported. A person's id
 /// follows from `id`, `external_id` or else the address. So a list can be sent again, also after it was cut off: whoever is there
-/// already is skipped. A person who was erased since does not come back. Admins of the app need a verified address, and choose a
+/// already is skipped, with their memberships. Organizations must be there before. A person who was erased since does not come back. Admins of the app need a verified address, and choose a
 /// new password. Needs the platform or a full admin.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/import", tag = "admin", operation_id = "import_users",
     params(("app_id" = String, Path, description = "The app"), ImportParams),
@@ -95,7 +96,7 @@ pub(crate) struct UserImport {
     responses((status = 202, description = "The import has begun", body = UserImportBegun),
         (status = 403, description = "`forbidden`"),
         (status = 413, description = "`payload_too_large`"),
-        (status = 503, description = "`overloaded`: two imports are running already")))]
+        (status = 503, description = "`overloaded`: as many imports as the operator allows (`import.at_once`) are running")))]
 async fn import(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,

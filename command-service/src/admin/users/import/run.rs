@@ -16,8 +16,10 @@ use futures::{StreamExt, stream};
 use http_kit::auth::AdminCaller;
 use http_kit::problem::Problem;
 use schemas::{field_codes, problems};
+use tokio::sync::Mutex;
 
 use super::lines::{ImportLine, ImportLines, errors_of};
+use super::memberships::Found;
 use crate::CommandService;
 use crate::api::refusals::{app_closed, not_granted, user_problem};
 use crate::imports::{Import, ImportState, LineError};
@@ -47,6 +49,8 @@ struct Running {
     /// When the app was made: the time in ids that are derived.
     app_made_at: Timestamp,
     import: Arc<Import>,
+    /// Taken by a line with memberships: appends to the same organization conflict.
+    joining: Mutex<()>,
 }
 
 /// Imports lines, and does not wait.
@@ -58,7 +62,8 @@ pub(super) fn start(
     import: Arc<Import>,
     bytes: Bytes,
 ) {
-    let running = Running { service: Arc::clone(service), caller, context, app_made_at, import };
+    let (service, joining) = (Arc::clone(service), Mutex::default());
+    let running = Running { service, caller, context, app_made_at, import, joining };
     tokio::spawn(running.run(bytes));
 }
 
@@ -131,19 +136,25 @@ impl Running {
 
     async fn once(&self, line: &ImportLine) -> Result<Outcome, Problem> {
         let user_id = self.id_of(line);
+        let memberships = Found::of(&self.service, &self.import.app_id, &line.memberships).await?;
         if self.import.dry_run {
-            return self.check(user_id, line).await;
+            return self.check(user_id, line, &memberships).await;
         }
+        let _joining = if memberships.is_empty() { None } else { Some(self.joining.lock().await) };
         let at = self.service.clock.now();
         let import = import_of(user_id, line, at);
         let context = Context { at, ..self.context.clone() };
         let (mut reads, app) = Reads::one::<App>(&self.import.app_id);
         let user = reads.new_one::<User>(&user_id);
+        let joins = (!memberships.is_empty()).then(|| memberships.read(user_id, &mut reads));
         // A refusal that is no failure goes past the type of problems.
         let imported = self.service.run_as(&self.caller, context, reads, move |work| {
-            let (app, user) = work.drafts((app, user));
-            match import.decide(app, user) {
-                Ok(is_admin) => Ok(Some(is_admin)),
+            let (app, account) = work.drafts((app, user));
+            match import.decide(app, account) {
+                Ok(is_admin) => {
+                    joins.as_ref().map_or(Ok(()), |joins| joins.decide(work, user, user_id, at))?;
+                    Ok(Some(is_admin))
+                }
                 Err(NotImported::Before) => Ok(None),
                 Err(why) => Err(refused(&import, &why)),
             }
@@ -161,7 +172,12 @@ impl Running {
     }
 
     /// What would become of a line.
-    async fn check(&self, user_id: UserId, line: &ImportLine) -> Result<Outcome, Problem> {
+    async fn check(
+        &self,
+        user_id: UserId,
+        line: &ImportLine,
+        memberships: &Found,
+    ) -> Result<Outcome, Problem> {
         let app = self.service.authenticator.existing_app(&self.import.app_id).await?;
         let user = self.service.repository.load::<User>(&user_id).await?;
         let mut draft = Draft::of(user);
@@ -171,6 +187,7 @@ impl Running {
             Err(NotImported::Before) => return Ok(Outcome::Skipped),
             Err(why) => return Err(refused(&import, &why)),
         };
+        memberships.check(&self.service, &draft, user_id, import.at).await?;
         match self.service.locate.locate(&self.import.app_id, &line.email).await? {
             Some(_) => Err(taken()),
             None => Ok(Outcome::Imported { is_admin }),
