@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use test_services::{Smtp, TlsProxy};
 use tests::{
     App, Message, Reaction, Receiver, Server, assert_ordered, email, of_type, until, webhook_positions,
 };
@@ -260,13 +261,65 @@ async fn go_to_no_address_that_the_operator_does_not_allow_whatever_its_name() {
 }
 
 #[tokio::test]
+async fn need_a_receiver_with_a_certificate_of_its_name_that_the_machine_trusts() {
+    let receiver = Receiver::start().await;
+    let proxy = TlsProxy::start(receiver.port());
+    let certificate = proxy.certificate().display().to_string();
+    let server = Server::start_with(&[QUICK, &[("SSL_CERT_FILE", certificate.as_str())]].concat()).await;
+    let app = server.create_app(json!({})).await;
+    // The certificate is for `localhost`.
+    let (other_name, _) = app.webhook(&format!("https://127.0.0.1:{}/in", proxy.port()), &["user.*"]).await;
+    until_failed(&server, &app, &other_name).await;
+    assert!(receiver.seen().is_empty());
+    app.delete(&format!("admin/webhooks/{other_name}")).bearer(&server.platform_key()).await.expect(204);
+
+    app.webhook(&format!("https://localhost:{}/in", proxy.port()), &["user.*"]).await;
+    app.register(&email("bob")).await;
+    let messages = receiver.until("it comes", |messages| !messages.is_empty()).await;
+    assert_eq!(types(&messages), ["UserRegistered"]);
+
+    // A machine that does not know the authority.
+    let stranger = Server::start_with(QUICK).await;
+    let app = stranger.create_app(json!({})).await;
+    let (id, _) = app.webhook(&format!("https://localhost:{}/in", proxy.port()), &["user.*"]).await;
+    until_failed(&stranger, &app, &id).await;
+    assert_eq!(receiver.seen().len(), 1);
+}
+
+/// Has an event sent to a webhook that cannot be reached.
+async fn until_failed(server: &Server, app: &App<'_>, webhook_id: &str) {
+    app.register(&email("ada")).await;
+    until("it is recorded as unreachable", async || {
+        let events = server.events().await;
+        let of_webhook = |event: &&Value| event["data"]["webhook_id"] == webhook_id;
+        let reasons: Vec<_> = of_type(&events, "WebhookFailed").into_iter().filter(of_webhook).collect();
+        assert!(reasons.iter().all(|event| event["data"]["reason"] == "unreachable"), "{reasons:?}");
+        !reasons.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn that_nobody_accepts_are_given_up_and_then_the_webhook_is_disabled() {
-    let settings =
-        [QUICK, &[("WATCHWORD_WEBHOOKS_GIVE_UP_AFTER", "3"), ("WATCHWORD_WEBHOOKS_DISABLE_AFTER", "5")]];
+    let smtp = Smtp::start();
+    let mail_url = smtp.url();
+    let settings = [
+        QUICK,
+        &[
+            ("WATCHWORD_WEBHOOKS_GIVE_UP_AFTER", "3"),
+            ("WATCHWORD_WEBHOOKS_DISABLE_AFTER", "5"),
+            ("WATCHWORD_MAIL_URL", &mail_url),
+        ],
+    ];
     let server = Server::start_with(&settings.concat()).await;
     let receiver = Receiver::start().await;
     receiver.react(|_| Reaction::Answer(410));
     let app = server.create_app(json!({})).await;
+    let (first, second, banned) = (email("admin"), email("other-admin"), email("banned-admin"));
+    app.register_admin(&first).await;
+    app.register_admin(&second).await;
+    app.ban(&app.register_admin(&banned).await.user_id).await;
+    server.create_app(json!({})).await.register_admin(&email("elsewhere")).await;
     let (id, _) = app.webhook(&receiver.url(), &["*"]).await;
     app.register(&email("ada")).await;
     let path = format!("admin/webhooks/{id}");
@@ -281,7 +334,26 @@ async fn that_nobody_accepts_are_given_up_and_then_the_webhook_is_disabled() {
     let events = server.events().await;
     let given_up = of_type(&events, "WebhookFailed");
     assert!(given_up.iter().any(|event| event["data"]["retry_at"].is_null()), "{given_up:?}");
-    assert_eq!(of_type(&events, "WebhookDisabled").len(), 1);
+    let disabled = of_type(&events, "WebhookDisabled");
+    assert_eq!(disabled.len(), 1);
+
+    // Its admins are told, each once, and nobody else.
+    let told = async || {
+        let mails = smtp.mails().into_iter().map(|line| serde_json::from_str::<Value>(&line).expect("JSON"));
+        let is_notice =
+            |mail: &Value| mail["headers"]["message-id"].to_string().contains(".webhook_disabled@");
+        mails.filter(is_notice).collect::<Vec<_>>()
+    };
+    until("both admins are told", async || told().await.len() == 2).await;
+    let mails = told().await;
+    let to: BTreeSet<String> =
+        mails.iter().map(|mail| mail["to"][0].as_str().expect("a text").to_owned()).collect();
+    assert_eq!(to, BTreeSet::from([first, second]));
+    assert!(
+        mails.iter().all(|mail| mail["defects"] == json!([]) && !mail["text"].to_string().contains("http"))
+    );
+    let requested = of_type(&server.events().await, "WebhookNoticeRequested").len();
+    assert_eq!(requested, 2, "in the append that disabled it");
 
     // Somebody mends it and enables it: it is sent what happens from then on.
     let seen = receiver.seen().len();

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 mod browser;
+mod certificate;
 mod cloud_events;
 mod disk;
 mod haproxy;
@@ -28,7 +29,7 @@ mod switch;
 pub use browser::{Browser, Scripts, Shown};
 pub use cloud_events::faults_of_cloud_events;
 pub use disk::Disk;
-pub use haproxy::HaProxy;
+pub use haproxy::{HaProxy, TlsProxy};
 pub use io_faults::{Calls, IoFault, IoFaults, What};
 pub use nats::Nats;
 pub use neighbour::{Watch, plants, temporary_plants};

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use crate::certificate::make_certificate;
 use crate::process::{self, Home};
 use crate::{free_port, paths, value, wait_until};
 
@@ -137,17 +138,4 @@ impl Drop for Smtp {
             self.kill();
         }
     }
-}
-
-/// Creates an authority, and a certificate of it for `localhost`.
-fn make_certificate(folder: &Path) {
-    const SCRIPT: &str = "
-set -e
-new() { openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \"$@\"; }
-new -subj /CN=authority -keyout ca.key -out ca.pem
-new -subj /CN=localhost -CA ca.pem -CAkey ca.key -keyout server.key -out server.crt \
-  -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE
-cat server.crt server.key >server.pem";
-    let output = Command::new("sh").args(["-c", SCRIPT]).current_dir(folder).output().expect("a shell runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
