@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tempfile::TempDir;
 use test_services::Postgres;
 
+use super::organizations::{added, created};
 use super::world::*;
 use event_store::Location;
 
@@ -50,6 +51,10 @@ fn id(n: u128) -> String {
 
 async fn forged_rows_are_reported(on: On) {
     let world = small_world(on).await;
+    for event in [created(1, "Engines", 90_010), added(1, 1, "owner", 90_020)] {
+        world.append(&event, 90_020).await;
+    }
+    world.catch_up(&world.models, 1000).await;
     world.models.close().await;
     let clean = compared(&world).await;
     let head = world.journal.head().await.expect("reads");
@@ -98,6 +103,13 @@ async fn forged_rows_are_reported(on: On) {
                 .to_owned(),
             "stats_v1, row with".to_owned(),
         ),
+        ("UPDATE organizations_v1 SET name = 'Looms'".to_owned(), is("name", "Looms")),
+        (
+            "UPDATE organization_counts_v1 SET organizations = 9223372036854775807".to_owned(),
+            is("organizations", "9223372036854775807"),
+        ),
+        ("DELETE FROM organization_words_v1".to_owned(), "organization_words_v1 has no row".to_owned()),
+        ("UPDATE members_v1 SET role = 'member'".to_owned(), is("role", "member")),
         ("DELETE FROM active_users_v1".to_owned(), "active_users_v1 has no row".to_owned()),
         (
             "DELETE FROM audit_log_v2 WHERE position = 2".to_owned(),
@@ -118,6 +130,10 @@ async fn forged_rows_are_reported(on: On) {
         "user_words_v1",
         "login_checks_v1",
         "sessions_v1",
+        "organizations_v1",
+        "organization_words_v1",
+        "organization_counts_v1",
+        "members_v1",
         "stats_v1",
         "active_users_v1",
         "audit_log_v2",
