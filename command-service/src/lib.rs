@@ -20,6 +20,7 @@ mod keys;
 pub mod locate;
 mod magic_link;
 mod mailed_tokens;
+mod organization_keys;
 mod organizations;
 mod pages;
 pub mod passwords;
@@ -60,6 +61,7 @@ impl CommandService {
             .merge(invitations::routes())
             .merge(keys::routes())
             .merge(magic_link::routes())
+            .merge(organization_keys::routes())
             .merge(organizations::routes())
             .merge(pages::routes())
             .merge(sessions::routes())

@@ -35,6 +35,7 @@ mod login;
 mod magic_link;
 mod mailbox;
 mod org_tokens;
+mod organization_keys;
 mod organizations;
 mod page;
 mod rights;

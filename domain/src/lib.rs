@@ -54,7 +54,7 @@ pub use ids::{DeviceId, EventId, SessionId, UserId};
 pub use jiff::Timestamp;
 pub use journal::{CheckpointKeyId, JournalId, LogOrigin};
 pub use magic_link::MagicLinkId;
-pub use organization::{InvitationId, OrganizationId};
+pub use organization::{InvitationId, OrganizationId, OrganizationKeyId};
 pub use permission::Permission;
 pub use personal::Personal;
 pub use role::Role;

@@ -5,6 +5,7 @@
 
 mod events;
 mod invitations;
+mod keys;
 mod permission;
 mod slug;
 
@@ -17,9 +18,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::events::{
     InvitationAccepted, InvitationRevoked, MemberAdded, MemberInvited, MemberRemoved, MemberRoleChanged,
-    OrganizationCreated, OrganizationDeleted, OrganizationEvent, OrganizationRenamed, RemovalReason,
+    OrganizationCreated, OrganizationDeleted, OrganizationEvent, OrganizationKeyIssued,
+    OrganizationKeyRevoked, OrganizationRenamed, RemovalReason,
 };
 pub use self::invitations::{Invitation, InvitationId, Invite, Inviter, MAX_INVITATIONS};
+pub use self::keys::{IssueKey, MAX_KEY_PERMISSIONS, MAX_KEYS, OrganizationKey, OrganizationKeyId};
 pub use self::permission::{InvalidRolePermission, RolePermission};
 pub use self::slug::{InvalidSlug, Slug};
 use crate::app_id::AppId;
@@ -88,6 +91,10 @@ pub enum OrganizationCommand {
     RevokeInvitation { acting: Acting, invitation_id: InvitationId, at: Timestamp },
     /// Accept an invitation, as the user who has its address.
     AcceptInvitation { invitation_id: InvitationId, user_id: UserId, at: Timestamp },
+    /// Make an API key.
+    IssueKey(IssueKey),
+    /// Revoke an API key.
+    RevokeKey { acting: Acting, key_id: OrganizationKeyId, at: Timestamp },
     /// Give a member another role.
     ChangeRole { acting: Acting, user_id: UserId, role: Role, at: Timestamp },
     /// End a membership.
@@ -132,6 +139,18 @@ pub enum OrganizationError {
     /// The person is a member already.
     #[error("the person is a member already")]
     AlreadyMember,
+    /// There is no such API key, or none any more.
+    #[error("the organization has no such API key")]
+    NoSuchKey,
+    /// [`MAX_KEYS`] of its API keys are valid.
+    #[error("an organization can have at most {MAX_KEYS} API keys")]
+    TooManyKeys,
+    /// A key allows nothing, or too much to list.
+    #[error("an API key has 1 to {MAX_KEY_PERMISSIONS} permissions")]
+    KeyPermissions,
+    /// It would have expired already.
+    #[error("a time in the future")]
+    EndsInThePast,
 }
 
 /// A member of an organization.
@@ -162,6 +181,9 @@ pub struct Organization {
     /// The version at which somebody ceased to be a member, as long as an older invitation is open: it is not for them.
     #[serde(default)]
     pub departed: BTreeMap<UserId, u64>,
+    /// Its API keys that are not revoked, and some that have expired; none once it is deleted.
+    #[serde(default)]
+    pub keys: BTreeMap<OrganizationKeyId, OrganizationKey>,
     /// The version of its stream.
     pub version: u64,
     /// Whether it was deleted.
@@ -243,6 +265,8 @@ impl Organization {
             OrganizationCommand::AcceptInvitation { invitation_id, user_id, at } => {
                 self.accept(invitation_id, user_id, at)
             }
+            OrganizationCommand::IssueKey(issue) => self.issue_key(issue),
+            OrganizationCommand::RevokeKey { acting, key_id, at } => self.revoke_key(acting, key_id, at),
             OrganizationCommand::ChangeRole { acting, user_id, role, at } => {
                 self.change_role(acting, user_id, role, at)
             }
@@ -408,6 +432,7 @@ impl Aggregate for Organization {
                 self.members.clear();
                 self.invitations.clear();
                 self.departed.clear();
+                self.keys.clear();
                 self.updated_at = at;
             }
             OrganizationEvent::MemberAdded(MemberAdded { user_id, role, at, .. }) => {
@@ -431,6 +456,14 @@ impl Aggregate for Organization {
             }) => {
                 self.invitations.remove(&invitation_id);
                 self.members.insert(user_id, Member { role, joined_at: at });
+                self.updated_at = at;
+            }
+            OrganizationEvent::OrganizationKeyIssued(event) => {
+                self.updated_at = event.at;
+                self.apply_key_issued(event);
+            }
+            OrganizationEvent::OrganizationKeyRevoked(OrganizationKeyRevoked { key_id, at, .. }) => {
+                self.keys.remove(&key_id);
                 self.updated_at = at;
             }
             OrganizationEvent::MemberRoleChanged(MemberRoleChanged { user_id, role, at, .. }) => {

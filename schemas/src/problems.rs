@@ -195,8 +195,9 @@ problems! {
     STORAGE_READ_ONLY "storage_read_only" 503 "The service's storage is read-only":
         "The disk or database that the service writes to accepts no changes at the moment, for example because it \
          failed or another server took over. Nothing was changed. Try again after the seconds in `Retry-After`.";
-    TOO_MANY_API_KEYS "too_many_api_keys" 409 "The app has too many API keys":
-        "An app can have at most 1000 API keys that are neither revoked nor expired. Revoke those that are not used.";
+    TOO_MANY_API_KEYS "too_many_api_keys" 409 "There are too many API keys":
+        "An app can have at most 1000 API keys that are neither revoked nor expired, and an organization 100. Revoke those that are \
+         not used.";
     TOO_MANY_INVITATIONS "too_many_invitations" 409 "The organization has too many open invitations":
         "An organization can have at most 500 invitations that are neither accepted nor expired. Revoke those that are not \
          needed.";

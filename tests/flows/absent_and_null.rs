@@ -70,6 +70,7 @@ impl Command {
             "name" => json!("Ada"),
             "redirect_uri" => json!("https://app.example/callback"),
             "token" | "code" => json!("x"),
+            "permissions" if self.path.contains("{org_id}") => json!(["billing:read"]),
             "permissions" => json!(["users:read"]),
             "duration_minutes" => json!(5),
             "role" => json!("owner"),

@@ -87,6 +87,14 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("GET", "/v1/apps/{app_id}/orgs/{org_id}/invitations", User, ""),
     ("POST", "/v1/apps/{app_id}/orgs/{org_id}/invitations", User, MAILBOX),
     ("DELETE", "/v1/apps/{app_id}/orgs/{org_id}/invitations/{invitation_id}", User, ""),
+    ("GET", "/v1/apps/{app_id}/orgs/{org_id}/api-keys", User, ""),
+    (
+        "POST",
+        "/v1/apps/{app_id}/orgs/{org_id}/api-keys",
+        User,
+        r#"{"name":"x","permissions":["billing:read"]}"#,
+    ),
+    ("DELETE", "/v1/apps/{app_id}/orgs/{org_id}/api-keys/{key_id}", User, ""),
     ("GET", "/v1/apps/{app_id}/auth/invitations/accept", Public, ""),
     ("POST", "/v1/apps/{app_id}/auth/invitations/accept", User, r#"{"token":"x"}"#),
     ("POST", "/v1/apps/{app_id}/admin/orgs/{org_id}/invitations", Admin, MAILBOX),
@@ -240,6 +248,9 @@ async fn each_route_lets_in_whom_it_is_for() {
     let (_, every_key) = app.api_key(&every).await;
     let org = app.create_organization(&victim.access, "Victims").await;
     let org = org["id"].as_str().unwrap();
+    // Of an organization: it is for the app's programs, and opens nothing here.
+    let org_key = app.organization_key(&victim.access, org, &["billing:read"]).await["key"].clone();
+    let org_key = org_key.as_str().unwrap().to_owned();
     // The last: it is sent what happens from here on, and each failure is an event.
     let webhook = app.webhook("https://hooks.example/", &["*"]).await.0;
     let ids = Ids {
@@ -274,9 +285,9 @@ async fn each_route_lets_in_whom_it_is_for() {
         let of_another_app = call(&server, route, &ids).bearer(&foreign_admin.access).await;
         assert_eq!(of_another_app.status, 401, "{name} for another app's admin: {}", of_another_app.text);
         let keys = match route.2 {
-            OfApp => vec![&foreign_key],
-            FullAdmin => vec![&foreign_key, &powerless_key, &every_key],
-            _ => vec![&foreign_key, &powerless_key],
+            OfApp => vec![&foreign_key, &org_key],
+            FullAdmin => vec![&foreign_key, &org_key, &powerless_key, &every_key],
+            _ => vec![&foreign_key, &org_key, &powerless_key],
         };
         for key in keys {
             let answer = call(&server, route, &ids).bearer(key).await;

@@ -41,6 +41,7 @@ mod mail;
 mod malformed_requests;
 mod me;
 mod mounted;
+mod organization_keys;
 mod organization_tokens;
 mod organizations;
 mod overload;

@@ -20,6 +20,7 @@ const ROOMS: &[&str] = &[
     "mailed_tokens",
     "erase",
     "sessions",
+    "organization_keys",
     "organizations",
     "api_keys",
     "webhooks",

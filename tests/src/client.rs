@@ -392,6 +392,13 @@ impl<'a> App<'a> {
         self.post("orgs").bearer(access_token).json(&json!({"name": name})).await.expect(201).json()
     }
 
+    /// Makes an API key of an organization, and returns it with its text.
+    pub async fn organization_key(&self, access_token: &str, org_id: &str, permissions: &[&str]) -> Value {
+        let body = json!({"name": "ci", "permissions": permissions});
+        let path = format!("orgs/{org_id}/api-keys");
+        self.post(&path).bearer(access_token).json(&body).await.expect(201).json()
+    }
+
     /// Bans a user.
     pub async fn ban(&self, user_id: &str) -> Answer {
         self.post(&format!("admin/users/{user_id}/ban"))

@@ -10,11 +10,11 @@ use domain::magic_link::MagicLinkEvent;
 use domain::one_time::UserToken;
 use domain::organization::{MemberInvited, OrganizationEvent};
 use domain::user::UserEvent;
-use domain::{
-    ApiKeyId, AppId, DeviceId, Event, InvitationId, MagicLinkId, OrganizationId, SessionId, Timestamp, UserId,
-};
+use domain::{ApiKeyId, AppId, DeviceId, Event, MagicLinkId, SessionId, Timestamp, UserId};
 use event_store::InstanceKey;
 use uuid::Uuid;
+
+use crate::organizations::InvitationToken;
 
 /// The purpose of a token. A token is valid for one purpose only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +39,12 @@ pub enum TokenPurpose {
     Device,
     /// Accepts an invitation.
     Invitation,
+    /// Authenticates a program of an organization to the app's programs, and to nobody here.
+    OrganizationKey,
 }
 
 impl TokenPurpose {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Refresh,
         Self::ApiKey,
         Self::Csrf,
@@ -53,13 +55,14 @@ impl TokenPurpose {
         Self::PasswordReset,
         Self::Device,
         Self::Invitation,
+        Self::OrganizationKey,
     ];
 
     /// The token's prefix, by which people and secret scanners recognize it.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Refresh => "wwr_",
-            Self::ApiKey => "wwk_",
+            Self::ApiKey | Self::OrganizationKey => "wwk_",
             Self::Csrf => "wwc_",
             Self::MagicLink => "wwm_",
             Self::ExchangeCode => "wwx_",
@@ -83,6 +86,7 @@ impl TokenPurpose {
             Self::PasswordReset => "password-reset",
             Self::Device => "device",
             Self::Invitation => "invitation",
+            Self::OrganizationKey => "organization-key",
         }
     }
 }
@@ -306,34 +310,6 @@ impl MagicLinkToken {
     }
 }
 
-/// The content of an invitation's token: whoever presents it must still show that its address is theirs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvitationToken {
-    /// The organization.
-    pub organization_id: OrganizationId,
-    /// The invitation.
-    pub invitation_id: InvitationId,
-}
-
-impl InvitationToken {
-    /// The token in the mail.
-    pub fn encode(self, tokens: &DerivedTokens) -> String {
-        let (organization, invitation) = (self.organization_id.0, self.invitation_id.0);
-        let payload = [&organization.as_bytes()[..], invitation.as_bytes()].concat();
-        tokens.seal(TokenPurpose::Invitation, &payload)
-    }
-
-    /// Decodes a genuine token.
-    pub fn decode(tokens: &DerivedTokens, token: &str) -> Option<Self> {
-        let payload = tokens.open(TokenPurpose::Invitation, token)?;
-        let (organization, invitation) = payload.split_first_chunk::<16>()?;
-        Some(Self {
-            organization_id: OrganizationId(Uuid::from_bytes(*organization)),
-            invitation_id: InvitationId(Uuid::from_bytes(invitation.try_into().ok()?)),
-        })
-    }
-}
-
 impl DerivedTokens {
     /// The one-time token of a user: for [`TokenPurpose::EmailVerification`], [`TokenPurpose::EmailChange`] or
     /// [`TokenPurpose::PasswordReset`].
@@ -437,7 +413,10 @@ mod tests {
             assert_eq!(purpose as usize, index);
             let token = tokens.seal(purpose, &[7; 20]);
             for other in TokenPurpose::ALL.into_iter().filter(|&other| other != purpose) {
-                assert_ne!(other.prefix(), purpose.prefix());
+                let are_keys = [purpose, other]
+                    .iter()
+                    .all(|it| matches!(it, TokenPurpose::ApiKey | TokenPurpose::OrganizationKey));
+                assert!(are_keys || other.prefix() != purpose.prefix(), "both are API keys to people");
                 let disguised = token.replacen(purpose.prefix(), other.prefix(), 1);
                 assert_eq!(tokens.open(other, &disguised), None, "{purpose:?} as {other:?}");
                 assert_eq!(tokens.open(other, &token), None);

@@ -5,6 +5,7 @@
 mod access;
 mod derived;
 pub mod org_claims;
+mod organizations;
 mod public_url;
 mod signing;
 pub mod strict_json;
@@ -13,10 +14,9 @@ pub mod testing;
 mod webhook_secret;
 
 pub use access::{AccessClaims, AccessTokens, InvalidToken, LEEWAY};
-pub use derived::{
-    ApiKeyToken, DerivedTokens, DeviceToken, InvitationToken, MagicLinkToken, RefreshToken, TokenPurpose,
-};
+pub use derived::{ApiKeyToken, DerivedTokens, DeviceToken, MagicLinkToken, RefreshToken, TokenPurpose};
 pub use org_claims::{OrgClaim, OrgClaims};
+pub use organizations::{InvitationToken, OrganizationKeyToken};
 pub use public_url::{InvalidPublicUrl, PublicUrl};
 pub use signing::{Grant, Issued, Signing, SigningError, algorithm_name};
 pub use webhook_secret::WebhookSecret;

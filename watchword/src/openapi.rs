@@ -76,6 +76,7 @@ const NAMES: &[(&str, &str)] = &[
     ("NewAppOrganization", "CreateAppOrganizationRequest"),
     ("NewInvitation", "CreateInvitationRequest"),
     ("AcceptedInvitation", "AcceptInvitationRequest"),
+    ("NewOrganizationKey", "IssueOrganizationApiKeyRequest"),
     ("NewUser", "CreateUserRequest"),
     ("NewApp", "CreateAppRequest"),
     ("NewApiKey", "IssueApiKeyRequest"),

@@ -157,16 +157,28 @@ fn of_name(schema: &str, name: &str) -> Option<Value> {
         ("IntrospectedOrganization", "permissions") | (_, "org_permissions") => "billing:read".into(),
         ("Organization" | "AppOrganization" | "UserOrganization", "id")
         | (_, "org_id" | "organization_id") => ORGANIZATION_ID.into(),
-        ("ApiKey" | "IssueApiKeyRequest" | "AuditActor", "name") => "backend".into(),
+        (
+            "ApiKey"
+            | "IssueApiKeyRequest"
+            | "AuditActor"
+            | "OrganizationApiKey"
+            | "IssuedOrganizationApiKey"
+            | "IssueOrganizationApiKeyRequest",
+            "name",
+        ) => "backend".into(),
         (_, "import_id") => "01900000-0000-7000-8000-000000000006".into(),
-        (_, "key_id") | ("AuditActor", "id") => KEY_ID.into(),
+        (_, "key_id") | ("AuditActor" | "OrganizationApiKey" | "IssuedOrganizationApiKey", "id") => {
+            KEY_ID.into()
+        }
         ("AuditEvent", "type") => "UserBanned".into(),
         ("AuditEvent", "data") => json!({ "user_id": USER_ID, "at": TIME }),
         ("MailedToken", "token") => "wwv_…".into(),
         ("PasswordResetRequest" | "PasswordResetToken", "token") => "wwp_…".into(),
         ("Ready", "checks") => json!({ "journal": { "ok": true }, "key_store": { "ok": true } }),
         (_, "app_id" | "aud" | "client_id") => "acme".into(),
-        ("User" | "Me", "id") | (_, "user_id" | "sub" | "invited_by" | "owner_id") => USER_ID.into(),
+        ("User" | "Me", "id") | (_, "user_id" | "sub" | "invited_by" | "owner_id" | "created_by") => {
+            USER_ID.into()
+        }
         ("Session", "id") | (_, "session_id" | "sid" | "exclude") => SESSION_ID.into(),
         (_, "webhook_id") | ("Webhook" | "CreatedWebhook", "id") => WEBHOOK_ID.into(),
         ("WebhookDelivery", "event_type") => "UserRegistered".into(),
@@ -185,6 +197,11 @@ fn of_name(schema: &str, name: &str) -> Option<Value> {
         (_, "phone") => "+44 20 7946 0000".into(),
         (_, "avatar_url") => "https://app.example.com/ada.png".into(),
         (_, "role" | "roles") => "support".into(),
+        (
+            "OrganizationApiKey" | "IssuedOrganizationApiKey" | "IssueOrganizationApiKeyRequest",
+            "permissions",
+        )
+        | (_, "scope") => "billing:read".into(),
         (_, "permissions") => "users:read".into(),
         (_, "reason") => "spam".into(),
         (_, "kind") => "api_key".into(),

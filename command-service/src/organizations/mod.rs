@@ -105,9 +105,10 @@ pub(crate) fn not_organized(why: NotOrganized) -> Problem {
 /// For a command that an organization refused.
 pub(crate) fn refused(error: OrganizationError) -> Problem {
     match error {
-        OrganizationError::Absent | OrganizationError::NoSuchMember | OrganizationError::NoSuchInvitation => {
-            Problem::not_found()
-        }
+        OrganizationError::Absent
+        | OrganizationError::NoSuchMember
+        | OrganizationError::NoSuchInvitation
+        | OrganizationError::NoSuchKey => Problem::not_found(),
         OrganizationError::NotAllowed | OrganizationError::AboveOneself => {
             Problem::forbidden().detail(error.to_string())
         }
@@ -118,6 +119,13 @@ pub(crate) fn refused(error: OrganizationError) -> Problem {
         }
         OrganizationError::TooManyInvitations => {
             Problem::new(problems::TOO_MANY_INVITATIONS).detail(error.to_string())
+        }
+        OrganizationError::TooManyKeys => Problem::new(problems::TOO_MANY_API_KEYS).detail(error.to_string()),
+        OrganizationError::KeyPermissions => {
+            Problem::invalid("/permissions", field_codes::INVALID, error.to_string())
+        }
+        OrganizationError::EndsInThePast => {
+            Problem::invalid("/expires_at", field_codes::INVALID, error.to_string())
         }
         OrganizationError::AlreadyMember => Problem::new(problems::ALREADY_MEMBER),
         OrganizationError::Exists => Problem::internal(error),

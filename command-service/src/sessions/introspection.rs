@@ -7,10 +7,10 @@ use axum::extract::State;
 use axum::response::Response;
 use domain::app::App;
 use domain::memberships::Memberships;
-use domain::organization::RolePermission;
+use domain::organization::{Organization, RolePermission};
 use domain::session::{RevocationReason, Session};
 use domain::user::User;
-use domain::{AppId, OrganizationId, SessionId, Stream as _, UserId};
+use domain::{AppId, OrganizationId, SessionId, Stream as _, Timestamp, UserId};
 use event_store::Reads;
 use http::StatusCode;
 use http_kit::auth::{ClientCaller, InBody};
@@ -23,7 +23,7 @@ use schemas::envelope::Actor;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokens::org_claims::MAX_ORGS;
-use tokens::{AccessClaims, OrgClaim};
+use tokens::{AccessClaims, OrgClaim, OrganizationKeyToken};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -39,11 +39,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(introspect)).routes(routes!(revoke))
 }
 
-/// An access or refresh token.
+/// A token.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = TokenRequest)]
 pub(crate) struct TokenBody {
-    /// An access token or a refresh token.
+    /// An access token, a refresh token or, for introspection, an API key of an organization.
     token: String,
     /// `access_token` or `refresh_token`. It is ignored: tokens identify their own type.
     #[serde(default)]
@@ -69,7 +69,7 @@ impl TokenBody {
 pub(crate) struct Introspection {
     /// Whether the token is currently valid.
     active: bool,
-    /// `Bearer` for an access token, `refresh_token` for a refresh token.
+    /// `Bearer` for an access token, `refresh_token` for a refresh token, `api_key` for an API key of an organization.
     #[serde(skip_serializing_if = "Option::is_none")]
     token_type: Option<&'static str>,
     /// The issuer.
@@ -107,7 +107,7 @@ pub(crate) struct Introspection {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     orgs_truncated: bool,
-    /// The organization that an access token names, or that the session of a refresh token acts for. Absent once the user is
+    /// The organization of an API key of one, that an access token names, or that the session of a refresh token acts for. Absent once the user is
     /// no longer a member.
     #[serde(skip_serializing_if = "Option::is_none")]
     org_id: Option<Uuid>,
@@ -117,6 +117,9 @@ pub(crate) struct Introspection {
     /// What that role allows now.
     #[serde(skip_serializing_if = "Option::is_none")]
     org_permissions: Option<Vec<String>>,
+    /// What an API key of an organization allows: its permissions, separated by spaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
 }
 
 /// What the user of a token is in an organization now.
@@ -136,6 +139,8 @@ struct IntrospectedOrg {
 /// Needs an API key of the app, with any permissions, or of the platform: as a bearer token, or as the client secret of a
 /// client whose id is the app's, by HTTP Basic or in the form body. Unlike verifying the signature, it detects a revoked
 /// session at once, and roles, organizations and permissions are those of now.
+/// An API key of an organization is introspected too: `org_id` and `scope` say what it allows. API keys of apps are never active
+/// here.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/introspect", tag = "auth", operation_id = "introspect",
     params(("app_id" = String, Path, description = "The app")), security(("api_key" = []), ("client" = [])),
     request_body(content((TokenBody = "application/x-www-form-urlencoded"), (TokenBody = "application/json"))),
@@ -155,7 +160,11 @@ pub(crate) async fn introspect(
         None => service.authenticator.any_key(&app_id, &credentials).await.map(|_| None)?,
     };
     let FormOrJson { value: body, .. } = body.map_err(invalid_request)?;
-    let found = service.look_at(&app_id, &body.token).await?.unwrap_or_default();
+    let found = match OrganizationKeyToken::decode(&service.tokens, &body.token) {
+        Some(key) => service.look_at_key(&app_id, key).await?,
+        None => service.look_at(&app_id, &body.token).await?,
+    };
+    let found = found.unwrap_or_default();
     Ok(described(Done::read(found), standing))
 }
 
@@ -220,6 +229,41 @@ impl CommandService {
         let standing = self.limits.check_server(key_id).map_err(Problem::rate_limited)?;
         self.limits.give_back(RateClass::General, request.address);
         Ok(standing)
+    }
+
+    /// An API key of an organization of the app, as it is on all nodes.
+    async fn look_at_key(
+        &self,
+        app_id: &AppId,
+        key: OrganizationKeyToken,
+    ) -> Result<Option<Introspection>, Problem> {
+        let OrganizationKeyToken { organization_id, key_id } = key;
+        let reads = self.repository.reads();
+        let (app, organization) = loop {
+            let app = reads.load::<App>(app_id).await?;
+            let organization = reads.load::<Organization>(&organization_id).await?;
+            if reads.are_current().await? {
+                break (app, organization);
+            }
+        };
+        let organization = Some(&organization.state).filter(|it| it.is_of(app_id) && !app.state.disabled);
+        let known = organization.and_then(|it| it.key(key_id, self.clock.now()));
+        Ok(known.map(|known| {
+            let permissions: Vec<_> = known.permissions.iter().map(RolePermission::as_str).collect();
+            Introspection {
+                active: true,
+                token_type: Some("api_key"),
+                iss: Some(self.signing.issuer(app_id)),
+                aud: Some(app_id.to_string()),
+                client_id: Some(app_id.to_string()),
+                exp: known.expires_at.map(Timestamp::as_second),
+                iat: Some(known.at.as_second()),
+                jti: Some(key_id.to_string()),
+                org_id: Some(organization_id.0),
+                scope: Some(permissions.join(" ")),
+                ..Introspection::default()
+            }
+        }))
     }
 
     async fn look_at(&self, app_id: &AppId, token: &str) -> Result<Option<Introspection>, Problem> {

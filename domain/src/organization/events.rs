@@ -1,10 +1,12 @@
 //! The events of an organization.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{InvitationId, OrganizationId, Slug};
+use super::{InvitationId, OrganizationId, OrganizationKeyId, RolePermission, Slug};
 use crate::app::ApiKeyId;
 use crate::app_id::AppId;
 use crate::claims::{ClaimChange, ClaimKind, Claimed, Claiming, Holding};
@@ -136,6 +138,38 @@ pub struct InvitationAccepted {
     pub at: Timestamp,
 }
 
+/// An API key of the organization was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OrganizationKeyIssued {
+    /// The organization.
+    pub organization_id: OrganizationId,
+    /// Its id.
+    pub key_id: OrganizationKeyId,
+    /// The name of the key.
+    pub name: String,
+    /// What it allows in the app.
+    pub permissions: BTreeSet<RolePermission>,
+    /// The member who made it; absent if the app did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_by: Option<UserId>,
+    /// When it expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+/// An API key of the organization was revoked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OrganizationKeyRevoked {
+    /// The organization.
+    pub organization_id: OrganizationId,
+    /// The id of the key.
+    pub key_id: OrganizationKeyId,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
 /// Why somebody is no longer a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -172,6 +206,8 @@ events! {
     MemberInvited: sealed,
     InvitationRevoked: open,
     InvitationAccepted: open,
+    OrganizationKeyIssued: open,
+    OrganizationKeyRevoked: open,
     MemberRoleChanged: open,
     MemberRemoved: open,
 }
@@ -187,6 +223,8 @@ impl OrganizationEvent {
             Self::MemberInvited(event) => event.organization_id,
             Self::InvitationRevoked(event) => event.organization_id,
             Self::InvitationAccepted(event) => event.organization_id,
+            Self::OrganizationKeyIssued(event) => event.organization_id,
+            Self::OrganizationKeyRevoked(event) => event.organization_id,
             Self::MemberRoleChanged(event) => event.organization_id,
             Self::MemberRemoved(event) => event.organization_id,
         }
@@ -214,7 +252,8 @@ macro_rules! about {
 }
 
 about! {
-    nobody: OrganizationCreated, OrganizationRenamed, OrganizationDeleted, InvitationRevoked;
+    nobody: OrganizationCreated, OrganizationRenamed, OrganizationDeleted, InvitationRevoked,
+        OrganizationKeyIssued, OrganizationKeyRevoked;
     a_member: MemberAdded, InvitationAccepted, MemberRoleChanged, MemberRemoved;
 }
 
@@ -241,6 +280,8 @@ impl Claiming for OrganizationEvent {
             | Self::MemberInvited(_)
             | Self::InvitationRevoked(_)
             | Self::InvitationAccepted(_)
+            | Self::OrganizationKeyIssued(_)
+            | Self::OrganizationKeyRevoked(_)
             | Self::MemberRoleChanged(_)
             | Self::MemberRemoved(_) => vec![],
         }

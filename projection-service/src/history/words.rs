@@ -314,6 +314,15 @@ fn organization(event: &OrganizationEvent) -> String {
         OrganizationEvent::InvitationAccepted(event) => {
             format!("Invitation accepted: {} of the organization {}", event.role, event.organization_id)
         }
+        OrganizationEvent::OrganizationKeyIssued(event) => {
+            format!(
+                "API key {} ({}) of the organization {} made",
+                event.name, event.key_id, event.organization_id
+            )
+        }
+        OrganizationEvent::OrganizationKeyRevoked(event) => {
+            format!("API key {} of the organization {} revoked", event.key_id, event.organization_id)
+        }
         OrganizationEvent::MemberRoleChanged(event) => {
             format!("Role in the organization {} changed to {}", event.organization_id, event.role)
         }

@@ -82,7 +82,9 @@ impl<'a> Changes<'a> {
             OrganizationEvent::OrganizationCreated(_)
             | OrganizationEvent::OrganizationRenamed(_)
             | OrganizationEvent::MemberInvited(_)
-            | OrganizationEvent::InvitationRevoked(_) => {}
+            | OrganizationEvent::InvitationRevoked(_)
+            | OrganizationEvent::OrganizationKeyIssued(_)
+            | OrganizationEvent::OrganizationKeyRevoked(_) => {}
             OrganizationEvent::OrganizationDeleted(event) => {
                 self.memberships.retain(|(id, _), _| *id != event.organization_id);
                 self.deleted.insert(event.organization_id);

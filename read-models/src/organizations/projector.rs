@@ -138,6 +138,8 @@ fn change(
         }
         OrganizationEvent::MemberInvited(event) => touch(event.at),
         OrganizationEvent::InvitationRevoked(event) => touch(event.at),
+        OrganizationEvent::OrganizationKeyIssued(event) => touch(event.at),
+        OrganizationEvent::OrganizationKeyRevoked(event) => touch(event.at),
         OrganizationEvent::MemberRoleChanged(event) => touch(event.at),
         OrganizationEvent::MemberRemoved(event) => {
             touch(event.at);

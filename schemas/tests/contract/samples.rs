@@ -24,6 +24,7 @@ fn text(name: &str) -> Option<&'static str> {
         | "password_reset" => "https://app.example/callback",
         "Role" | "admin_role" => "admin",
         "Slug" => "engines",
+        "RolePermission" => "billing:read",
         "colour" => "#0a66c2",
         "EventFilter" | "events" => "user.*",
         "logo" => "https://app.example/logo.png",

@@ -26,7 +26,7 @@ pub struct Future {
 }
 
 /// The types of events that issue a token, a link, a code or a key.
-const TOKENS: [&str; 9] = [
+const TOKENS: [&str; 11] = [
     "SessionStarted",
     "SessionRefreshed",
     "ActiveOrganizationChosen",
@@ -36,6 +36,8 @@ const TOKENS: [&str; 9] = [
     "EmailVerificationRequested",
     "EmailChangeRequested",
     "ApiKeyIssued",
+    "MemberInvited",
+    "OrganizationKeyIssued",
 ];
 
 impl Future {
