@@ -39,6 +39,7 @@ pub mod signing_key;
 pub mod stored;
 pub mod text;
 pub mod time;
+pub mod time_zone;
 pub mod user;
 pub mod web_url;
 pub mod webhook;
@@ -59,6 +60,7 @@ pub use permission::Permission;
 pub use personal::Personal;
 pub use role::Role;
 pub use settings::AppSettings;
+pub use time_zone::TimeZoneName;
 pub use webhook::WebhookId;
 
 events::aggregates! {

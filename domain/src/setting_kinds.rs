@@ -10,6 +10,7 @@
 //!   shows the secret to no one new. A shorter one is at worst a nuisance, with which `settings:write` is trusted.
 //! - `refresh_grace` answers a token that was just used with the same successor that its holder already received.
 //! - `password_min_length` never falls below the platform's minimum of 8 characters.
+//! - The time zone decides where the days of the stats begin, and nothing else.
 //! - Locale, product name, colour and logo are display only. None can hold a link that people follow: the logo is a
 //!   picture, fetched without a referrer. A name that mail clients would show as a link is strong.
 //!
@@ -147,6 +148,7 @@ mod tests {
             json!({"access_token_ttl": 60, "refresh_token_ttl": 60, "refresh_idle_ttl": 60, "refresh_grace": 0}),
             json!({"password_min_length": 12, "magic_link_ttl": 60, "email_verification_ttl": 60}),
             json!({"password_reset_ttl": 60, "invitation_ttl": 60, "exchange_code_ttl": 10, "locale": "de"}),
+            json!({"time_zone": "Asia/Kathmandu"}),
             json!({"branding": {"name": "Acme", "colour": "#0a66c2", "logo": "https://cdn.example/a.png"}}),
         ] {
             assert_eq!(changed(&patch), [""; 0], "{patch}");

@@ -10,6 +10,7 @@ use crate::branding::{Branding, Language};
 use crate::redirect_uri::{Origin, RedirectUri};
 use crate::role::Role;
 use crate::signing_key::TokenAlgorithm;
+use crate::time_zone::{TimeZoneName, UnknownTimeZone};
 
 mod change;
 
@@ -107,6 +108,9 @@ macro_rules! settings {
             /// What is out of its range.
             fn check(&self) -> Vec<InvalidSetting> {
                 let mut wrong = Vec::new();
+                if self.time_zone.find().is_none() {
+                    wrong.push(InvalidSetting::value("time_zone", UnknownTimeZone.to_string()));
+                }
                 $($(wrong.extend(outside(stringify!($name), self.$name, $least..=$most));)?)*
                 $($(
                     if self.$name.len() > $length {
@@ -180,6 +184,9 @@ settings! {
     links: Links = Links::default(), strong;
     /// The language of mails and pages.
     locale: Language = Language::default(), weak;
+    /// The time zone whose days, weeks and months the stats count by: a name of the IANA database, such as `Europe/Zurich`.
+    /// After a change they are counted anew, those of the past too.
+    time_zone: TimeZoneName = TimeZoneName::default(), weak;
     /// The appearance of mails and pages, and the sender of mails.
     branding: Branding = Branding::default(), mixed(name, colour, logo);
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use domain::AppId;
 use domain::app::App;
+use domain::organization::Organization;
+use domain::{AppId, OrganizationId};
 use event_store::Repository;
 use http_kit::Problem;
 use schemas::field_codes;
@@ -38,4 +39,17 @@ pub(crate) async fn known_app(repository: &Repository, app_id: &AppId) -> Result
         field_codes::UNKNOWN_APP,
         "there is no such app; GET /v1/apps lists them",
     ))
+}
+
+/// 422 unless the app has, or had, this organization.
+pub(crate) async fn known_organization(
+    repository: &Repository,
+    app_id: &AppId,
+    organization: OrganizationId,
+) -> Result<(), Problem> {
+    if repository.load::<Organization>(&organization).await?.state.app_id.as_ref() == Some(app_id) {
+        return Ok(());
+    }
+    let detail = "the app has no such organization";
+    Err(Problem::invalid_parameter("org_id", field_codes::UNKNOWN_ORGANIZATION, detail))
 }

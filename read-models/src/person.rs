@@ -13,8 +13,9 @@ use crate::store::{ReadError, ReadModels};
 
 /// How many rows are read at a time.
 const PAGE: usize = 500;
-/// The columns that name the person whose row it is.
-const OWNERS: [&str; 2] = ["user_id", "person"];
+/// The columns that name the person whose row it is: in the last one by [`event_store::LookupKey::person`].
+const OWNERS: [&str; 3] = ["user_id", "person", KEYED];
+const KEYED: &str = "person_key";
 
 /// A table with rows about people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,11 @@ impl ReadModels {
     ) -> Result<Vec<Json>, ReadError> {
         let PersonalTable { name, model, owner, has_apps } = table;
         let mut query = Query::new(format!("SELECT * FROM {name} WHERE {owner} = "));
-        query.push_bind(person.0);
+        if owner == KEYED {
+            query.push_bind(self.lookup.person(app_id, person).as_slice());
+        } else {
+            query.push_bind(person.0);
+        }
         if has_apps {
             query.push(" AND app_id = ").push_bind(app_id.as_str());
         }

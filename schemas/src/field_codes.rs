@@ -59,6 +59,9 @@ pub const UNKNOWN_APP: FieldCode = FieldCode("unknown_app");
 /// A member that the body may not have.
 pub const UNKNOWN_MEMBER: FieldCode = FieldCode("unknown_member");
 
+/// The app has no organization of this id.
+pub const UNKNOWN_ORGANIZATION: FieldCode = FieldCode("unknown_organization");
+
 /// A parameter that the query may not have.
 pub const UNKNOWN_PARAMETER: FieldCode = FieldCode("unknown_parameter");
 

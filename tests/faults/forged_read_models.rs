@@ -45,7 +45,7 @@ async fn forged_read_models_let_nobody_in() {
                      UPDATE sessions_v1 SET user_id = {a}, sealed = NULL WHERE user_id = {e};
                      UPDATE login_checks_v1 SET user_id = CASE user_id WHEN {a} THEN {e} ELSE {a} END WHERE user_id IN ({a}, {e});
                      DELETE FROM audit_log_v2 WHERE position = {ban};
-                     UPDATE stats_v1 SET count = count + 1"
+                     UPDATE stats_v2 SET count = count + 1"
                 ),
             )
             .await;
@@ -60,7 +60,7 @@ async fn forged_read_models_let_nobody_in() {
             format!("audit_log_v2 has no row with position {ban}"),
             "login_checks_v1, row with app_id default".to_owned(),
             "sessions_v1, row with session_id".to_owned(),
-            "stats_v1, row with app_id".to_owned(),
+            "stats_v2, row with app_id".to_owned(),
         ] {
             assert!(text.contains(&named), "{named}: {text}");
         }

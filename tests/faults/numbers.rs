@@ -91,7 +91,7 @@ async fn inv_y_numbers_in_the_read_models_are_not_believed() {
     print_times("the read models are right", &mut times);
     assert_bounded(&history);
     assert!(history.all_were_answered(), "logins do not depend on the read models");
-    let counted = "UPDATE stats_v1 SET count = 9223372036854775807";
+    let counted = "UPDATE stats_v2 SET count = 9223372036854775807";
     postgres.psql(&database, &format!("SET search_path = watchword_read; {counted}"));
     history.during(&[&first, &second], async |load| load.done(20).await).await;
     all_follow([&first, &second], first.events().await.len() as u64).await;

@@ -150,6 +150,8 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("POST", "/v1/apps/{app_id}/admin/webhooks/{webhook_id}/replay", Admin, r#"{"from_position":1}"#),
     ("POST", "/v1/apps/{app_id}/admin/webhooks/{webhook_id}/test", Admin, ""),
     ("GET", "/v1/apps/{app_id}/admin/stats", Admin, ""),
+    ("GET", "/v1/apps/{app_id}/admin/stats/funnel", Admin, ""),
+    ("GET", "/v1/apps/{app_id}/admin/stats/retention", Admin, ""),
     ("GET", "/v1/apps/{app_id}/admin/api-keys", Admin, ""),
     ("POST", "/v1/apps/{app_id}/admin/api-keys", Admin, r#"{"name":"x","permissions":["users:read"]}"#),
     ("DELETE", "/v1/apps/{app_id}/admin/api-keys/{key_id}", Admin, ""),

@@ -48,7 +48,7 @@ async fn a_person_gets_all_that_is_held_about_them_and_nothing_of_others() {
     assert_eq!(rows("users_v1")[0]["personal"], json!({ "email": ada, "name": NAME }));
     assert!(rows("sessions_v1").iter().all(|row| row["user_id"] == of_ada.user_id.as_str()));
     assert!(rows("sessions_v1").len() > 1 && !rows("login_checks_v1").is_empty());
-    assert!(!rows("user_words_v1").is_empty() && !rows("active_users_v1").is_empty());
+    assert!(!rows("user_words_v1").is_empty() && !rows("active_users_v2").is_empty());
     assert!(rows("audit_log_v2").len() > 5);
 
     // It is recorded, and the person sees who else has got it.

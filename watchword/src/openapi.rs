@@ -29,6 +29,7 @@ pub fn add_types(document: &mut Value) {
 
 /// Names of the values of an enumeration, for languages that have the constants of all enumerations in one namespace (Go).
 const CONSTANTS: &[(&str, &[&str])] = &[
+    ("RetentionGranularity", &["BY_WEEK_OF_REGISTRATION", "BY_MONTH_OF_REGISTRATION"]),
     ("MailDelivery", &["PLATFORM_DELIVERS", "APP_DELIVERS"]),
     ("WebhookDeliveryStatus", &["DELIVERY_WAITING", "DELIVERY_FAILED"]),
 ];

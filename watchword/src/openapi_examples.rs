@@ -79,6 +79,7 @@ fn of_schema(name: &str) -> Option<Value> {
         }
         "StatsBucket" => json!({
             "start": "2026-03-01T00:00:00Z",
+            "end": "2026-03-02T00:00:00Z",
             "registrations": { "password": 12, "magic_link": 3 },
             "logins": { "password": 80, "registration": 15 },
             "failures": { "password": 4 },
@@ -86,6 +87,14 @@ fn of_schema(name: &str) -> Option<Value> {
             "refreshes": 310,
             "revocations": { "user": 21 },
             "active_users": 64,
+        }),
+        "StatsCohort" => json!({ "start": "2026-02-23T00:00:00Z", "size": 40, "active": [40, 31, 28] }),
+        "StatsFunnel" => json!({
+            "from": "2026-02-01T00:00:00Z",
+            "to": "2026-03-01T00:00:00Z",
+            "registered": 210,
+            "verified": 188,
+            "logged_in": 160,
         }),
         _ => return None,
     })

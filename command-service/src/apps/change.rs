@@ -56,7 +56,7 @@ pub(crate) struct AppPatch {
 /// and the app's admins.
 ///
 /// Settings that decide where secrets go or who gets in need the platform or an admin: all except lifetimes of tokens and
-/// links (`…_ttl`, `refresh_grace`), `password_min_length`, `locale`, and the name, colour and logo of `branding`. Only the
+/// links (`…_ttl`, `refresh_grace`), `password_min_length`, `locale`, `time_zone`, and the name, colour and logo of `branding`. Only the
 /// platform changes `admin_role`.
 ///
 /// A new `token_algorithm` publishes two new signing keys. The first signs in `key_propagation` seconds, once verifiers know it;

@@ -36,6 +36,9 @@ pub struct SessionRow {
     pub user_agent: Option<String>,
 }
 
+/// Of how many people one statement counts the sessions.
+const PEOPLE_AT_A_TIME: usize = 500;
+
 /// Queries of `sessions`.
 pub struct Sessions<'a> {
     database: Arc<Database>,
@@ -88,6 +91,37 @@ impl<'a> Sessions<'a> {
             .filter(|_| more)
             .map(|last: &SessionRow| encode_cursor(last.session_id.0.as_bytes()));
         Ok(Page { items, total: total.cast_unsigned(), next_cursor })
+    }
+
+    /// How many sessions of an app have not ended at this time according to the read model: of everybody, or of these people.
+    pub async fn count_live(
+        &self,
+        app: &AppId,
+        people: Option<&[UserId]>,
+        at: Timestamp,
+    ) -> Result<u64, ReadError> {
+        let count = || {
+            Query::new(
+                "SELECT count(*) FROM sessions_v1 WHERE app_id = $1 AND revoked_at IS NULL AND expires_at > $2
+                   AND idle_expires_at > $2",
+            )
+            .bind(app.as_str())
+            .bind(at)
+        };
+        let Some(people) = people else {
+            return Ok(self.database.read_number(count()).await?.cast_unsigned());
+        };
+        let mut total = 0;
+        for some in people.chunks(PEOPLE_AT_A_TIME) {
+            let mut query = count();
+            query.push(" AND user_id IN (NULL");
+            for person in some {
+                query.push(", ").push_bind(person.0);
+            }
+            query.push(")");
+            total += self.database.read_number(query).await?.cast_unsigned();
+        }
+        Ok(total)
     }
 
     async fn read(&self, row: &Row) -> Result<SessionRow, ReadError> {

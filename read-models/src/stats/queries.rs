@@ -1,51 +1,39 @@
 //! Queries `stats`.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use domain::{AppId, Timestamp};
+use domain::{AppId, OrganizationId, Timestamp, UserId};
 
+use super::calendar::Span;
+use super::{OF_A_DAY, scope};
 use crate::database::Database;
 use crate::rows;
-use crate::sql::Query;
+use crate::sql::{Query, Row};
 use crate::store::{ReadError, ReadModels};
 
-/// The length of a bucket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Granularity {
-    /// An hour.
-    Hour,
-    /// A day in UTC.
-    #[default]
-    Day,
-}
+/// How many spans one statement counts, so that none takes long.
+const AT_A_TIME: usize = 50;
 
-impl Granularity {
-    /// How many hours.
-    pub fn hours(self) -> i64 {
-        match self {
-            Self::Hour => 1,
-            Self::Day => 24,
-        }
-    }
-}
-
-/// The statistics of one hour or day.
+/// The statistics of an hour, a day, a week or a month.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket {
     /// Its start.
     pub start: Timestamp,
+    /// Its end, excluded.
+    pub end: Timestamp,
     /// By metric (`registrations`, `logins`, `failures`, `lockouts`, `refreshes`, `revocations`), then by method or
     /// reason (empty if there is none).
     pub counts: BTreeMap<String, BTreeMap<String, u64>>,
-    /// How many users logged in or refreshed; only for days.
-    pub active_users: Option<u64>,
+    /// How many users logged in or refreshed.
+    pub active_users: u64,
 }
 
 /// Queries of `stats`.
 pub struct Stats<'a> {
-    database: Arc<Database>,
+    pub(super) database: Arc<Database>,
     /// They need nothing else of the read models, but live no longer.
     models: PhantomData<&'a ReadModels>,
 }
@@ -55,66 +43,132 @@ impl<'a> Stats<'a> {
         Self { database: models.database_of(super::NAME), models: PhantomData }
     }
 
-    /// The non-empty buckets between two times (the second excluded), in order. A bucket that lies only partly between
-    /// them counts in full.
+    /// What happened in each of these spans in which something did, in order: to all users of an app, or to those who were members of
+    /// one of its organizations then.
     pub async fn buckets(
         &self,
         app: &AppId,
-        from: Timestamp,
-        to: Timestamp,
-        granularity: Granularity,
+        organization: Option<OrganizationId>,
+        spans: &[Span],
     ) -> Result<Vec<Bucket>, ReadError> {
-        let width = granularity.hours();
-        let first = from.as_second().div_euclid(3600).div_euclid(width);
-        // The last second that counts is the one before `to`.
-        let last = (to.as_second() - 1).div_euclid(3600).div_euclid(width);
-        // PostgreSQL's sums have a wider type than their terms. No hour counts more than a million millions: somebody else has
-        // put that there, and it must not be too much for the sum.
-        let query = Query::new(
-            "SELECT hour / $4 AS bucket, metric, method,
-               CAST(sum(CASE WHEN count BETWEEN 0 AND 1000000000000 THEN count ELSE 0 END) AS BIGINT) AS count FROM stats_v1
-             WHERE app_id = $1 AND hour BETWEEN $2 AND $3 GROUP BY 1, 2, 3",
-        )
-        .bind(app.as_str())
-        .bind(first * width)
-        .bind(last * width + width - 1)
-        .bind(width);
-        let mut buckets: BTreeMap<i64, Bucket> = BTreeMap::new();
-        for row in self.database.read(query).await? {
-            let entry = bucket_at(&mut buckets, row.get("bucket")?, granularity)?;
-            let count: i64 = row.get("count")?;
-            entry
-                .counts
-                .entry(row.get("metric")?)
-                .or_default()
-                .insert(row.get("method")?, count.cast_unsigned());
-        }
-        if granularity == Granularity::Day {
-            for (day, users) in self.active_by_day(app, first, last).await? {
-                bucket_at(&mut buckets, day, granularity)?.active_users = Some(users.cast_unsigned());
+        let empty = |span: &Span| Bucket {
+            start: span.start(),
+            end: span.end(),
+            counts: BTreeMap::new(),
+            active_users: 0,
+        };
+        let mut buckets: Vec<Bucket> = spans.iter().map(empty).collect();
+        for (spans, buckets) in spans.chunks(AT_A_TIME).zip(buckets.chunks_mut(AT_A_TIME)) {
+            for (number, metric, method, count) in self.counts(app, organization, spans).await? {
+                let Some(bucket) = buckets.get_mut(number) else { continue };
+                bucket.counts.entry(metric).or_default().insert(method, count);
+            }
+            for (number, users) in self.active(app, organization, spans).await? {
+                let Some(bucket) = buckets.get_mut(number) else { continue };
+                bucket.active_users = users;
             }
         }
-        Ok(buckets.into_values().collect())
+        buckets.retain(|bucket| bucket.active_users > 0 || !bucket.counts.is_empty());
+        Ok(buckets)
     }
 
-    async fn active_by_day(&self, app: &AppId, first: i64, last: i64) -> Result<Vec<(i64, i64)>, ReadError> {
-        let query = Query::new(
-            "SELECT day, count(*) FROM active_users_v1 WHERE app_id = $1 AND day BETWEEN $2 AND $3 GROUP BY day",
-        )
+    /// Who is a member of an organization now.
+    pub async fn members(&self, organization: OrganizationId) -> Result<Vec<UserId>, ReadError> {
+        let query =
+            Query::new("SELECT user_id FROM stats_members_v2 WHERE organization_id = $1 ORDER BY user_id")
+                .bind(organization.0);
+        let found = self.database.read(query).await?;
+        found.iter().map(|row| Ok(UserId(rows::id(row.get(0)?)?))).collect()
+    }
+
+    async fn counts(
+        &self,
+        app: &AppId,
+        organization: Option<OrganizationId>,
+        spans: &[Span],
+    ) -> Result<Vec<(usize, String, String, u64)>, ReadError> {
+        // PostgreSQL's sums have a wider type than their terms. No quarter counts more than a million millions: somebody else has
+        // put that there, and it must not be too much for the sum.
+        let query = Query::new(format!(
+            "WITH spans (number, first, beyond) AS (VALUES {})
+             SELECT number, metric, method,
+               CAST(sum(CASE WHEN count BETWEEN 0 AND 1000000000000 THEN count ELSE 0 END) AS BIGINT) AS count
+             FROM spans CROSS JOIN stats_v2
+             WHERE app_id = $1 AND organization_id = $2 AND quarter >= first AND quarter < beyond GROUP BY 1, 2, 3",
+            values(spans, |span| format!("{}, {}", span.begin, span.end)),
+        ))
         .bind(app.as_str())
-        .bind(first)
-        .bind(last);
-        let days = self.database.read(query).await?;
-        days.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+        .bind(scope(organization));
+        let mut counts = Vec::new();
+        for row in self.database.read(query).await? {
+            let count: i64 = row.get("count")?;
+            counts.push((number(&row)?, row.get("metric")?, row.get("method")?, count.cast_unsigned()));
+        }
+        Ok(counts)
+    }
+
+    /// How many different people were active in each span.
+    async fn active(
+        &self,
+        app: &AppId,
+        organization: Option<OrganizationId>,
+        spans: &[Span],
+    ) -> Result<Vec<(usize, u64)>, ReadError> {
+        let query = Query::new(format!(
+            "WITH {} SELECT number, count(DISTINCT person_key) AS users FROM spans CROSS JOIN active_users_v2
+             WHERE app_id = $1 AND organization_id = $2 AND {WAS_ACTIVE} GROUP BY number",
+            active_spans(spans),
+        ))
+        .bind(app.as_str())
+        .bind(scope(organization));
+        let mut active = Vec::new();
+        for row in self.database.read(query).await? {
+            active.push((number(&row)?, row.get::<i64>("users")?.cast_unsigned()));
+        }
+        Ok(active)
     }
 }
 
-fn bucket_at(
-    buckets: &mut BTreeMap<i64, Bucket>,
-    bucket: i64,
-    granularity: Granularity,
-) -> Result<&mut Bucket, ReadError> {
-    let start = rows::time(bucket * granularity.hours() * 3_600_000_000)?;
-    let active_users = (granularity == Granularity::Day).then_some(0);
-    Ok(buckets.entry(bucket).or_insert_with(|| Bucket { start, counts: BTreeMap::new(), active_users }))
+pub(super) fn number(row: &Row) -> Result<usize, sqlx::Error> {
+    Ok(usize::try_from(row.get::<i64>("number")?).unwrap_or(usize::MAX))
+}
+
+/// A row of numbers for each span: its own number, then these.
+pub(super) fn values(spans: &[Span], numbers: impl Fn(&Span) -> String) -> String {
+    let mut rows = String::new();
+    for (number, span) in spans.iter().enumerate() {
+        let comma = if number == 0 { "" } else { ", " };
+        // PostgreSQL takes the type of a column from its first row, and small numbers for short ones.
+        let _ = write!(rows, "{comma}(CAST({number} AS BIGINT), {})", numbers(span));
+    }
+    rows
+}
+
+/// Whether a row of `active_users_v2` has a quarter in a span. All quarters of the days between the first and the last are in it.
+pub(super) const WAS_ACTIVE: &str =
+    "day BETWEEN first_day AND last_day AND ((day > first_day AND day < last_day)
+       OR (day = first_day AND ((early & first_early) <> 0 OR (late & first_late) <> 0))
+       OR (day = last_day AND ((early & last_early) <> 0 OR (late & last_late) <> 0)))";
+
+/// The spans as a table for [`WAS_ACTIVE`]: their first and last days, and the bits of the quarters of these that are in them.
+pub(super) fn active_spans(spans: &[Span]) -> String {
+    let rows = values(spans, |span| {
+        let last = span.end - 1;
+        let (first_day, last_day) = (span.begin.div_euclid(OF_A_DAY), last.div_euclid(OF_A_DAY));
+        let (from, to) = (span.begin.rem_euclid(OF_A_DAY), last.rem_euclid(OF_A_DAY));
+        let of_first = bits(from, if first_day == last_day { to } else { OF_A_DAY - 1 });
+        let of_last = bits(if first_day == last_day { from } else { 0 }, to);
+        let numbers = [first_day, last_day, of_first.0, of_first.1, of_last.0, of_last.1];
+        numbers.map(|number| format!("CAST({number} AS BIGINT)")).join(", ")
+    });
+    format!(
+        "spans (number, first_day, last_day, first_early, first_late, last_early, last_late) AS (VALUES {rows})"
+    )
+}
+
+/// The bits of the quarters of a day from one to another, which is included.
+fn bits(from: i64, to: i64) -> (i64, i64) {
+    let bits = (from..=to).fold(0_u128, |bits, quarter| bits | 1 << quarter);
+    let half = |bits: u128| i64::try_from(bits & ((1 << 48) - 1)).unwrap_or_default();
+    (half(bits), half(bits >> 48))
 }

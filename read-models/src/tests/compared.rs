@@ -99,9 +99,9 @@ async fn forged_rows_are_reported(on: On) {
         ),
         ("UPDATE sessions_v1 SET revoked_at = NULL, reason = NULL".to_owned(), is("revoked_at", "nothing")),
         (
-            "UPDATE stats_v1 SET count = count + 1 WHERE metric = (SELECT min(metric) FROM stats_v1)"
+            "UPDATE stats_v2 SET count = count + 1 WHERE metric = (SELECT min(metric) FROM stats_v2)"
                 .to_owned(),
-            "stats_v1, row with".to_owned(),
+            "stats_v2, row with".to_owned(),
         ),
         ("UPDATE organizations_v1 SET name = 'Looms'".to_owned(), is("name", "Looms")),
         (
@@ -110,7 +110,8 @@ async fn forged_rows_are_reported(on: On) {
         ),
         ("DELETE FROM organization_words_v1".to_owned(), "organization_words_v1 has no row".to_owned()),
         ("UPDATE members_v1 SET role = 'member'".to_owned(), is("role", "member")),
-        ("DELETE FROM active_users_v1".to_owned(), "active_users_v1 has no row".to_owned()),
+        ("DELETE FROM active_users_v2".to_owned(), "active_users_v2 has no row".to_owned()),
+        ("UPDATE accounts_v2 SET verified = 1 - verified".to_owned(), "accounts_v2, row with".to_owned()),
         (
             "DELETE FROM audit_log_v2 WHERE position = 2".to_owned(),
             "audit_log_v2 has no row with position 2".to_owned(),
@@ -134,8 +135,9 @@ async fn forged_rows_are_reported(on: On) {
         "organization_words_v1",
         "organization_counts_v1",
         "members_v1",
-        "stats_v1",
-        "active_users_v1",
+        "stats_v2",
+        "active_users_v2",
+        "accounts_v2",
         "audit_log_v2",
         "merkle_tiles_v1",
         "merkle_head_v1",

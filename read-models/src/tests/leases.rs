@@ -89,7 +89,7 @@ async fn what_a_projector_does_is_seen_by_all_nodes() {
     leases(&world.models).renew(&*stats, "first", LONG, &failed).await.expect("renews");
     leases(&second).pause(&*stats, true).await.expect("tells");
     let standings = leases(&second).standings().await.expect("reads");
-    let standing = standings.iter().find(|standing| standing.key == "stats_v1").expect("it is there");
+    let standing = standings.iter().find(|standing| standing.key == "stats_v2").expect("it is there");
     assert_eq!((&standing.state, standing.paused), (&failed, true));
     assert_eq!(standing.holder.as_deref(), Some("first"));
     assert_eq!(leases(&second).announce("first", LONG).await.expect("announces"), 1);

@@ -21,4 +21,5 @@ mod merkle_tree;
 mod organizations;
 mod rebuild;
 mod rows;
+mod stats;
 mod world;

@@ -30,6 +30,7 @@ fn text(name: &str) -> Option<&'static str> {
         "logo" => "https://app.example/logo.png",
         "origins" => "https://app.example",
         "WebhookUrl" | "url" => "https://hooks.acme.example/watchword",
+        "TimeZoneName" | "time_zone" => "Europe/Zurich",
         "sender" | "reply_to" => "no-reply@acme.example",
         _ => return None,
     })
