@@ -115,7 +115,7 @@ pub(crate) fn refused(error: ReadError) -> Problem {
         ReadError::Cursor => {
             Problem::invalid_parameter("cursor", field_codes::INVALID_CURSOR, error.to_string())
         }
-        ReadError::QueryTooShort | ReadError::QueryWithoutWord => {
+        ReadError::QueryWithoutWord => {
             Problem::invalid_parameter("query", field_codes::TOO_SHORT, error.to_string())
         }
         ReadError::Store(error) => error.into(),

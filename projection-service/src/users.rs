@@ -60,7 +60,7 @@ pub(crate) struct OneUser {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct ListUsers {
-    /// A whole email address, or prefixes of words (one of at least 3 letters) of the name or address.
+    /// A whole email address, or prefixes of words of the name or address, without regard to case and accents.
     query: Option<String>,
     /// Only users with this role.
     role: Option<String>,
@@ -110,7 +110,8 @@ impl ListUsers {
 
 /// List users.
 ///
-/// Newest first unless `sort` says otherwise. A listed user matches all filters. Needs the permission `users:read`. The audit
+/// Newest first unless `sort` says otherwise. A listed user matches all filters. With `query` or `role`, `total` counts at most
+/// 5 000, and a page may have fewer users than `limit` although `next_cursor` leads on, where conditions rarely meet. Needs the permission `users:read`. The audit
 /// log shows who looked.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/users", tag = "admin", operation_id = "list_users",
     security(("user" = []), ("api_key" = [])),

@@ -36,9 +36,9 @@ const PAGE: usize = 500;
 /// How many differences of a read model are listed: more of them usually have one cause.
 const TOLD: usize = 3;
 /// The tables whose rows are only traces of personal data.
-const TRACES: [&str; 2] = ["login_checks_v1", "user_words_v1"];
+const TRACES: [&str; 2] = ["login_checks_v1", "user_words_v2"];
 /// The personal columns of other tables.
-const PERSONAL: [&str; 3] = ["sealed", "email", "ip"];
+const PERSONAL: [&str; 4] = ["sealed", "email", "ip", "words"];
 
 /// How one read model compares with the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -460,7 +460,8 @@ impl Pages {
 
     /// The person that the row belongs to.
     fn owner(&self, row: &[Value]) -> Option<Uuid> {
-        let number = self.names.iter().position(|name| name == "user_id" || name == "person")?;
+        let number =
+            self.names.iter().position(|name| ["user_id", "person", "owner_id"].contains(&name.as_str()))?;
         match row.get(number)? {
             Value::Bytes(Some(id)) => Uuid::from_slice(id).ok(),
             _ => None,

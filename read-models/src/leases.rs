@@ -64,7 +64,7 @@ impl ProjectorState {
 /// The standing of a projector, as every node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Its read model and the version of its tables: `users_v1`.
+    /// Its read model and the version of its tables: `users_v2`.
     pub key: String,
     /// The position of the last event that it applied.
     pub position: u64,

@@ -22,9 +22,6 @@ pub enum ReadError {
     /// The cursor did not come from this list.
     #[error("the cursor is not from this list")]
     Cursor,
-    /// No word of the search is long enough.
-    #[error("a search needs an email address, or a word of at least 3 letters or digits")]
-    QueryTooShort,
     /// The search has no word.
     #[error("a search needs a letter or a digit")]
     QueryWithoutWord,

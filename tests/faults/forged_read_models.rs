@@ -39,8 +39,8 @@ async fn forged_read_models_let_nobody_in() {
             .alter(
                 "read-models",
                 &format!(
-                    "UPDATE users_v1 SET roles = '[\"admin\"]', email_verified = 1 WHERE user_id = {e};
-                     UPDATE users_v1 SET banned = 0 WHERE user_id = {m};
+                    "UPDATE users_v2 SET roles = '[\"admin\"]', email_verified = 1 WHERE user_id = {e};
+                     UPDATE users_v2 SET banned = 0 WHERE user_id = {m};
                      UPDATE sessions_v1 SET revoked_at = NULL, reason = NULL WHERE user_id = {m};
                      UPDATE sessions_v1 SET user_id = {a}, sealed = NULL WHERE user_id = {e};
                      UPDATE login_checks_v1 SET user_id = CASE user_id WHEN {a} THEN {e} ELSE {a} END WHERE user_id IN ({a}, {e});
@@ -53,10 +53,10 @@ async fn forged_read_models_let_nobody_in() {
         assert!(!fine, "{text}");
         for named in [
             format!(
-                "users_v1, row with user_id {}: email_verified is 1, but the events up to",
+                "users_v2, row with user_id {}: email_verified is 1, but the events up to",
                 of_eve.user_id
             ),
-            format!("users_v1, row with user_id {}: banned is 0", of_mallory.user_id),
+            format!("users_v2, row with user_id {}: banned is 0", of_mallory.user_id),
             format!("audit_log_v2 has no row with position {ban}"),
             "login_checks_v1, row with app_id default".to_owned(),
             "sessions_v1, row with session_id".to_owned(),

@@ -47,7 +47,7 @@ async fn read_models_are_rebuilt_and_compared_with_the_events() {
     let path = server.data().join("read-models.users.2.db");
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
     let mut connection = sqlx::ConnectOptions::connect(&options).await.expect("opens");
-    sqlx::query("UPDATE users_v1 SET banned = 1").execute(&mut connection).await.expect("writes");
+    sqlx::query("UPDATE users_v2 SET banned = 1").execute(&mut connection).await.expect("writes");
     sqlx::Connection::close(connection).await.expect("closes");
     let (fine, compared) = run(&server, &["--verify", "users"]);
     assert!(!fine && compared["ok"] == false, "{compared}");

@@ -151,14 +151,14 @@ async fn each_change_of_a_store_is_named_by_the_right_command() {
     }
 
     // The rows of read models are another command's.
-    files.alter("read-models.db", "UPDATE users_v1 SET banned = 1").await;
+    files.alter("read-models.db", "UPDATE users_v2 SET banned = 1").await;
     let (code, told) = verify(&files.server);
     assert_eq!(code, Some(0), "{told}");
     let (code, told) = run(files.server.command(&["rebuild", "--all", "--verify", "--json"]));
     assert_eq!((code, &told["ok"]), (Some(1), &json!(false)), "{told}");
     assert!(told.to_string().contains("banned is 1, but the events up to"), "{told}");
     // A checkpoint that names another event than it has.
-    let moved = "UPDATE checkpoints SET position = position - 1 WHERE projector = 'users_v1'";
+    let moved = "UPDATE checkpoints SET position = position - 1 WHERE projector = 'users_v2'";
     files.alter("read-models.db", moved).await;
     let (code, told) = run(files.server.command(&["rebuild", "--all", "--verify", "--json"]));
     assert_eq!((code, told["compared"].as_array().map(Vec::len)), (Some(1), Some(6)), "{told}");

@@ -65,7 +65,7 @@ async fn doctor_reports_servers_rights_nodes_projectors_and_the_stream() {
     line(&lines, "ok nodes: 2 share the projectors: left, right");
     line(&lines, "ok NATS: nats-server 2.");
     let lines =
-        until(&commands, &format!("users_v1: running on left, at event {head}, like the journal")).await;
+        until(&commands, &format!("users_v2: running on left, at event {head}, like the journal")).await;
     let models = left.names_of_read_models(&commands.platform_key()).await;
     assert!(models.len() >= 5, "{models:?}");
     for model in models {
@@ -79,7 +79,7 @@ async fn doctor_reports_servers_rights_nodes_projectors_and_the_stream() {
     right.kill();
     psql(
         "UPDATE watchword_read.checkpoints SET state = 'failed', failed_position = 3, error = 'a poisoned event'
-         WHERE projector = 'users_v1'",
+         WHERE projector = 'users_v2'",
     );
     psql("GRANT UPDATE ON watchword.events TO watchword_service");
     nats.kill();
@@ -87,7 +87,7 @@ async fn doctor_reports_servers_rights_nodes_projectors_and_the_stream() {
     let (fine, _) = doctor(&commands);
     assert!(!fine, "{lines:#?}");
     assert!(line(&lines, "warning nodes: no longer heard from: ").contains("left, right"), "{lines:#?}");
-    let failed = line(&lines, "fault projector: users_v1: failed on no node");
+    let failed = line(&lines, "fault projector: users_v2: failed on no node");
     assert!(failed.contains("is stuck at event 3: a poisoned event"), "{failed}");
     assert!(
         line(&lines, "fault rights: ").contains("may UPDATE events. Run as the owner: REVOKE UPDATE"),

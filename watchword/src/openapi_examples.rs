@@ -133,39 +133,11 @@ fn cloud_event() -> Value {
 
 /// Members, parameters and list items, by name; `Schema.member` if the name alone is ambiguous.
 fn of_name(schema: &str, name: &str) -> Option<Value> {
+    if let Some(example) = of_organization(schema, name) {
+        return Some(example);
+    }
     Some(match (schema, name) {
         ("App" | "CreateAppRequest" | "AppPatch", "name") => "Acme".into(),
-        (
-            "Organization"
-            | "AppOrganization"
-            | "UserOrganization"
-            | "CreateOrganizationRequest"
-            | "CreateAppOrganizationRequest"
-            | "OrganizationPatch",
-            "name",
-        ) => "Analytical Engines".into(),
-        (_, "slug") => "analytical-engines".into(),
-        ("Invitation" | "IssuedInvitation", "id") | (_, "invitation_id") => INVITATION_ID.into(),
-        ("AcceptInvitationRequest" | "IssuedInvitation", "token") => "wwi_…".into(),
-        (_, "member_count") => 3.into(),
-        ("Invitation" | "IssuedInvitation" | "CreateInvitationRequest", "role") => "member".into(),
-        (
-            "Organization"
-            | "UserOrganization"
-            | "OrganizationMember"
-            | "MemberRole"
-            | "IntrospectedOrganization",
-            "role",
-        )
-        | (_, "org_role") => "owner".into(),
-        ("Introspection", "orgs") => {
-            let member =
-                json!({ "slug": "analytical-engines", "role": "owner", "permissions": ["billing:read"] });
-            json!({ ORGANIZATION_ID: member })
-        }
-        ("IntrospectedOrganization", "permissions") | (_, "org_permissions") => "billing:read".into(),
-        ("Organization" | "AppOrganization" | "UserOrganization", "id")
-        | (_, "org_id" | "organization_id") => ORGANIZATION_ID.into(),
         (
             "ApiKey"
             | "IssueApiKeyRequest"
@@ -206,11 +178,6 @@ fn of_name(schema: &str, name: &str) -> Option<Value> {
         (_, "phone") => "+44 20 7946 0000".into(),
         (_, "avatar_url") => "https://app.example.com/ada.png".into(),
         (_, "role" | "roles") => "support".into(),
-        (
-            "OrganizationApiKey" | "IssuedOrganizationApiKey" | "IssueOrganizationApiKeyRequest",
-            "permissions",
-        )
-        | (_, "scope") => "billing:read".into(),
         (_, "permissions") => "users:read".into(),
         (_, "reason") => "spam".into(),
         (_, "kind") => "api_key".into(),
@@ -247,6 +214,51 @@ fn of_name(schema: &str, name: &str) -> Option<Value> {
         (_, "position" | "from_position") => 21.into(),
         (_, "total") => 1.into(),
         (_, "next_cursor") => Value::Null,
+        _ => return None,
+    })
+}
+
+/// The same, of what belongs to organizations.
+fn of_organization(schema: &str, name: &str) -> Option<Value> {
+    Some(match (schema, name) {
+        (
+            "Organization"
+            | "AppOrganization"
+            | "UserOrganization"
+            | "CreateOrganizationRequest"
+            | "CreateAppOrganizationRequest"
+            | "OrganizationPatch",
+            "name",
+        ) => "Analytical Engines".into(),
+        (_, "slug") => "analytical-engines".into(),
+        ("Invitation" | "IssuedInvitation", "id") | (_, "invitation_id") => INVITATION_ID.into(),
+        ("AcceptInvitationRequest" | "IssuedInvitation", "token") => "wwi_…".into(),
+        (_, "member_count") => 3.into(),
+        ("Invitation" | "IssuedInvitation" | "CreateInvitationRequest", "role") => "member".into(),
+        (
+            "Organization"
+            | "UserOrganization"
+            | "OrganizationMember"
+            | "MemberRole"
+            | "IntrospectedOrganization",
+            "role",
+        )
+        | (_, "org_role") => "owner".into(),
+        ("Introspection", "orgs") => {
+            let member =
+                json!({ "slug": "analytical-engines", "role": "owner", "permissions": ["billing:read"] });
+            json!({ ORGANIZATION_ID: member })
+        }
+        (
+            "IntrospectedOrganization"
+            | "OrganizationApiKey"
+            | "IssuedOrganizationApiKey"
+            | "IssueOrganizationApiKeyRequest",
+            "permissions",
+        )
+        | (_, "org_permissions" | "scope") => "billing:read".into(),
+        ("Organization" | "AppOrganization" | "UserOrganization", "id")
+        | (_, "org_id" | "organization_id") => ORGANIZATION_ID.into(),
         _ => return None,
     })
 }

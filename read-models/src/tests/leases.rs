@@ -39,7 +39,7 @@ async fn inv_l_a_holder_that_slept_past_its_lease_writes_nothing() {
     assert_eq!(take(&leases(&second), &*users, "second", LONG).await, None, "it is held");
     leases(first).renew(&*users, "first", SHORT, &ProjectorState::Running).await.expect("renews");
     tokio::time::sleep(SHORT * 2).await;
-    assert_eq!(holder(&leases(&second), "users_v1").await, None, "its holder fell silent");
+    assert_eq!(holder(&leases(&second), "users_v2").await, None, "its holder fell silent");
     let awake = take(&leases(&second), &*users, "second", LONG).await.expect("its time is over");
     // Both before its successor wrote anything, when the events would fit, and after.
     let before = dump(first, "users").await;
@@ -52,7 +52,7 @@ async fn inv_l_a_holder_that_slept_past_its_lease_writes_nothing() {
     // Nor does it regain the lease by renewing it, or take it from its successor by releasing it.
     leases(first).renew(&*users, "first", LONG, &ProjectorState::Running).await.expect("asks");
     leases(first).release(&*users, "first").await.expect("asks");
-    assert_eq!(holder(&leases(first), "users_v1").await.as_deref(), Some("second"));
+    assert_eq!(holder(&leases(first), "users_v2").await.as_deref(), Some("second"));
     second.apply(&*users, &events[4..], awake).await.expect("it still has the lease");
     assert_eq!(second.checkpoint(&*users).await.expect("reads"), 6);
 }
@@ -72,7 +72,7 @@ async fn a_lease_is_kept_by_writing_and_released() {
         tokio::time::sleep(lasts / 2).await;
         world.models.apply(&*users, &events[event..=event], lease).await.expect("it has the lease");
     }
-    assert_eq!(holder(&leases, "users_v1").await.as_deref(), Some("first"));
+    assert_eq!(holder(&leases, "users_v2").await.as_deref(), Some("first"));
     leases.release(&*users, "first").await.expect("releases");
     let next = take(&leases, &*users, "second", LONG).await.expect("it was released");
     assert_eq!(next.epoch, lease.epoch + 1);

@@ -170,13 +170,13 @@ async fn inv_u_a_build_that_others_prepared_is_begun_anew(on: On) {
     grow(&world, 10, 30).await;
     world.catch_up(&world.models, 1000).await;
     let lived = dumps(&world.models).await;
-    let banned = "UPDATE users_v1{} SET banned = 1";
+    let banned = "UPDATE users_v2{} SET banned = 1";
     // Its checkpoint names an event of the journal, or it seems not to have begun.
     for (name, forged) in [
-        ("further", "UPDATE checkpoints SET position = 72, event = $event WHERE projector = 'users_v1{}'"),
-        ("unmarked", "DELETE FROM builds WHERE projector = 'users_v1{}'"),
-        ("marked by others", "UPDATE builds SET mark = $mark WHERE projector = 'users_v1{}'"),
-        ("at the start", "UPDATE checkpoints SET position = 0, event = NULL WHERE projector = 'users_v1{}'"),
+        ("further", "UPDATE checkpoints SET position = 72, event = $event WHERE projector = 'users_v2{}'"),
+        ("unmarked", "DELETE FROM builds WHERE projector = 'users_v2{}'"),
+        ("marked by others", "UPDATE builds SET mark = $mark WHERE projector = 'users_v2{}'"),
+        ("at the start", "UPDATE checkpoints SET position = 0, event = NULL WHERE projector = 'users_v2{}'"),
     ] {
         interrupted(&world, &world.models, 70).await;
         let event = world.events(71).await[0].recorded.id.simple().to_string();
@@ -240,7 +240,7 @@ async fn a_build_that_waits_for_a_slower_one_keeps_its_lease() {
         let _begun = slow.begun.acquire().await.expect("it stays open");
         let until = async || {
             let query = Query::new(
-                "SELECT (extract(epoch FROM until) * 1000)::bigint FROM checkpoints WHERE projector = 'users_v1_rebuild'",
+                "SELECT (extract(epoch FROM until) * 1000)::bigint FROM checkpoints WHERE projector = 'users_v2_rebuild'",
             );
             world.models.places.shared().read_number(query).await.expect("reads")
         };

@@ -18,10 +18,13 @@ async fn users_are_found_by_address_word_role_and_status(on: On) {
     let rows = hide_keyed(&dump(&world.models, "users").await);
     allow_duplicates! {
         assert_snapshot!(rows, @r#"
-    users_v1
-      user_id=00000000000000000000000000000001 app_id=default email=… email_verified=0 banned=0 roles=["editor"] created_at=1800000000000000 updated_at=1800000055000000 sealed={"email":"ada@example.com","name":"Ada King"}
-      user_id=00000000000000000000000000000002 app_id=default email=… email_verified=0 banned=1 roles=[] created_at=1800000010000000 updated_at=1800000070000000 sealed={"email":"grace@example.org","name":"Grace Hopper"}
-    user_words_v1
+    users_v2
+      user_id=00000000000000000000000000000001 app_id=default email=… email_verified=0 banned=0 roles=["editor"] created_at=1800000000000000 updated_at=1800000055000000 words=… sealed={"email":"ada@example.com","name":"Ada King"}
+      user_id=00000000000000000000000000000002 app_id=default email=… email_verified=0 banned=1 roles=[] created_at=1800000010000000 updated_at=1800000070000000 words=… sealed={"email":"grace@example.org","name":"Grace Hopper"}
+    user_words_v2
+    user_counts_v2
+      app_id=default banned=0 email_verified=0 users=1
+      app_id=default banned=1 email_verified=0 users=1
     "#);
     }
     let app = AppId::default_app();
@@ -47,11 +50,66 @@ async fn users_are_found_by_address_word_role_and_status(on: On) {
     let role = Some(Role::parse("editor").expect("valid"));
     assert_eq!(names(UserFilter { role, ..UserFilter::default() }).await, ["Ada King"]);
     assert_eq!(names(UserFilter { email_verified: Some(true), ..UserFilter::default() }).await.len(), 0);
-    let short = world.models.users().list(&app, &query("ad"), &Paging::default()).await;
-    assert!(matches!(short, Err(ReadError::QueryTooShort)));
+    assert_eq!(names(query("ad")).await, ["Ada King"]);
+    assert_eq!(names(query("k")).await, ["Ada King"]);
+    let no_word = world.models.users().list(&app, &query("--"), &Paging::default()).await;
+    assert!(matches!(no_word, Err(ReadError::QueryWithoutWord)));
     let other = AppId::parse("other").expect("valid");
     let elsewhere = world.models.users().list(&other, &query("ada"), &Paging::default()).await;
     assert_eq!(elsewhere.expect("lists").total, 0);
+}
+
+async fn names_are_found_however_they_are_written(on: On) {
+    let world = World::new(on).await;
+    let names = [
+        "Zoë Washburne",
+        "ΟΔΥΣΣΕΥΣ Λαέρτης",
+        "İstanbul Işık",
+        "王小龙",
+        "山田太郎",
+        "김철수",
+        "प्रकाश शर्मा",
+        "Bo Li",
+        "Maximilian-Alexander Wolkenstein",
+    ];
+    for (n, name) in (1..).zip(names) {
+        world.append(&registered(n, &format!("user{n}@example.com"), name, 0), 0).await;
+    }
+    world.catch_up(&world.models, 1000).await;
+    let app = AppId::default_app();
+    for (query, found) in [
+        ("zoe", vec![1]),
+        ("ZOË", vec![1]),
+        ("Zoe\u{308}", vec![1]),
+        ("οδυσ", vec![2]),
+        ("Οδυσσεύς", vec![2]),
+        ("ΛΑΕΡΤΗΣ", vec![2]),
+        ("istanbul", vec![3]),
+        ("ISTANBUL", vec![3]),
+        ("ışık", vec![3]),
+        ("王", vec![4]),
+        ("小龙", vec![4]),
+        ("太郎", vec![5]),
+        ("山田", vec![5]),
+        ("철수", vec![6]),
+        ("김", vec![6]),
+        ("शर्मा", vec![7]),
+        ("प्र", vec![7]),
+        ("bo", vec![8]),
+        ("li", vec![8]),
+        ("l b", vec![8]),
+        ("wolkenst", vec![9]),
+        ("wolkensteiner", vec![]),
+        ("maximilian alexander", vec![9]),
+        ("user4", vec![4]),
+        ("x", vec![]),
+    ] {
+        let filter = UserFilter { query: Some(query.to_owned()), ..UserFilter::default() };
+        let page = world.models.users().list(&app, &filter, &Paging::default()).await.expect("lists");
+        let ids: Vec<_> = page.items.iter().map(|it| it.id).collect();
+        assert_eq!(ids, found.into_iter().map(user).collect::<Vec<_>>(), "{query}");
+        assert_eq!(page.next_cursor, None);
+    }
 }
 
 async fn cursors_lead_through_every_user_once(on: On) {
@@ -66,6 +124,8 @@ async fn cursors_lead_through_every_user_once(on: On) {
         (None, UserSort::CreatedAt),
         (None, UserSort::CreatedAtDescending),
         (Some("same"), UserSort::UpdatedAt),
+        (Some("same name"), UserSort::CreatedAtDescending),
+        (Some("user na"), UserSort::CreatedAt),
     ] {
         let filter = UserFilter { query: query.map(str::to_owned), sort, ..UserFilter::default() };
         let mut paging = Paging { limit: 3, ..Paging::default() };
@@ -332,6 +392,7 @@ fn hide_keyed(dump: &str) -> String {
     for line in dump.lines().filter(|line| !line.contains("word=")) {
         let cells = line.split(' ').map(|cell| match cell.split_once('=') {
             Some(("email", _)) => "email=…",
+            Some(("words", _)) => "words=…",
             Some(("person_key", _)) => "person_key=…",
             _ => cell,
         });
@@ -342,6 +403,7 @@ fn hide_keyed(dump: &str) -> String {
 
 on_both! {
     users_are_found_by_address_word_role_and_status,
+    names_are_found_however_they_are_written,
     cursors_lead_through_every_user_once,
     active_sessions_are_listed,
     login_checks_find_the_user_of_an_address,

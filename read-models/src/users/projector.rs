@@ -8,10 +8,11 @@ use domain::user::{ProfileField, ProfileUpdated, UserEvent, UserRegistered};
 use domain::{AppId, Event, Personal, Role, Timestamp, UserId};
 use event_store::{LookupKey, Sealer};
 
-use super::{TABLE, words};
+use super::TABLE;
+use super::words::{self, Token};
 use crate::projector::{ProjectError, ProjectedEvent, Projector};
 use crate::rows::{self, open, seal};
-use crate::sql::{Rows, Transaction};
+use crate::sql::{Query, Rows, Transaction};
 use crate::store::ReadModels;
 
 /// Writes `users`.
@@ -20,10 +21,20 @@ pub struct UsersProjector {
     lookup: Arc<LookupKey>,
 }
 
+/// What the tables have of a user.
+struct Present {
+    banned: bool,
+    email_verified: bool,
+    words: BTreeSet<Token>,
+    marks: BTreeSet<Token>,
+}
+
 /// A row while a batch changes it.
 #[expect(clippy::struct_excessive_bools, reason = "two are columns, two say what happens to the row")]
 struct Draft {
     app_id: String,
+    /// Before the batch; `None` if the batch makes the account.
+    present: Option<Present>,
     email: Option<Vec<u8>>,
     email_verified: bool,
     banned: bool,
@@ -45,19 +56,15 @@ impl Projector for UsersProjector {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["users_v1", "user_words_v1"]
+        &["users_v2", "user_words_v2", "user_counts_v2"]
     }
 
     fn ddl(&self) -> &'static str {
         include_str!("table.sql")
-    }
-
-    fn indexes_for_writing(&self) -> &'static [&'static str] {
-        &["user_words_v1_user"]
     }
 
     async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
@@ -106,18 +113,25 @@ impl UsersProjector {
             rows.push([id.0.into()]);
         }
         let found =
-            tx.run_for(&rows, "SELECT * FROM users_v1 WHERE user_id IN (SELECT id FROM {rows})").await?;
+            tx.run_for(&rows, "SELECT * FROM users_v2 WHERE user_id IN (SELECT id FROM {rows})").await?;
         let mut drafts = BTreeMap::new();
         for row in &found {
             let user_id = UserId(rows::id(row.get("user_id")?)?);
             let sealed: Option<Vec<u8>> = row.get("sealed")?;
-            let roles: String = row.get("roles")?;
+            let (app_id, roles): (String, String) = (row.get("app_id")?, row.get("roles")?);
+            let roles: BTreeSet<Role> =
+                serde_json::from_str(&roles).map_err(|_| ProjectError::Damaged("a user's roles"))?;
+            let email_verified = row.get::<i64>("email_verified")? != 0;
+            let banned = row.get::<i64>("banned")? != 0;
+            let words = row.get::<&[u8]>("words")?.as_chunks::<8>().0.iter().copied().collect();
+            let marks = words::marks(&self.lookup, &app_id, banned, email_verified, &roles);
             let draft = Draft {
-                app_id: row.get("app_id")?,
+                app_id,
+                present: Some(Present { banned, email_verified, words, marks }),
                 email: row.get("email")?,
-                email_verified: row.get::<i64>("email_verified")? != 0,
-                banned: row.get::<i64>("banned")? != 0,
-                roles: serde_json::from_str(&roles).map_err(|_| ProjectError::Damaged("a user's roles"))?,
+                email_verified,
+                banned,
+                roles,
                 created_at: row.get("created_at")?,
                 updated_at: row.get("updated_at")?,
                 personal: open(&self.sealer, TABLE, user_id.0, user_id, sealed.as_deref()).await?,
@@ -198,6 +212,7 @@ impl UsersProjector {
         let UserRegistered { app_id, at, personal, .. } = event;
         Draft {
             app_id: app_id.to_string(),
+            present: None,
             email: personal.email.as_ref().map(|email| self.lookup.email(app_id, email).to_vec()),
             email_verified: false,
             banned: false,
@@ -230,24 +245,34 @@ impl UsersProjector {
             "roles",
             "created_at",
             "updated_at",
+            "words",
             "sealed",
         ]);
-        let mut reworded = Rows::new(["id"]);
-        let mut words = Rows::new(["word", "user_id"]);
+        let mut tokens = Tokens::new();
         let mut erased = Rows::new(["id"]);
+        let mut counts = Counts::default();
         for (user_id, draft) in drafts {
+            counts.change(&draft);
+            let (former_words, former_marks) = match draft.present {
+                Some(present) => (present.words, present.marks),
+                None => Default::default(),
+            };
+            let place = (draft.created_at, user_id);
             if draft.erased {
                 erased.push([user_id.0.into()]);
+                tokens.change(place, &former_words, &BTreeSet::new());
+                tokens.change(place, &former_marks, &BTreeSet::new());
                 continue;
             }
-            let mut sealed = draft.sealed;
+            let (mut sealed, mut words) = (draft.sealed, former_words.clone());
             if draft.personal_changed {
                 sealed = seal(&self.sealer, TABLE, user_id.0, user_id, &draft.personal).await?;
-                for token in words::tokens(&self.lookup, &draft.app_id, &draft.personal) {
-                    words.push([token.as_slice().into(), user_id.0.into()]);
-                }
-                reworded.push([user_id.0.into()]);
+                words = words::tokens(&self.lookup, &draft.app_id, &draft.personal);
             }
+            let marks =
+                words::marks(&self.lookup, &draft.app_id, draft.banned, draft.email_verified, &draft.roles);
+            tokens.change(place, &former_words, &words);
+            tokens.change(place, &former_marks, &marks);
             users.push([
                 user_id.0.into(),
                 draft.app_id.into(),
@@ -257,21 +282,94 @@ impl UsersProjector {
                 serde_json::to_string(&draft.roles).expect("roles are texts").into(),
                 draft.created_at.into(),
                 draft.updated_at.into(),
+                words.into_iter().collect::<Vec<_>>().as_flattened().into(),
                 sealed.into(),
             ]);
         }
         tx.run_for(
             &users,
-            "INSERT INTO users_v1 ({columns}) SELECT * FROM {rows} WHERE true
+            "INSERT INTO users_v2 ({columns}) SELECT * FROM {rows} WHERE true
              ON CONFLICT (user_id) DO UPDATE SET email = excluded.email, email_verified = excluded.email_verified,
                banned = excluded.banned, roles = excluded.roles, updated_at = excluded.updated_at,
-               sealed = excluded.sealed",
+               words = excluded.words, sealed = excluded.sealed",
         )
         .await?;
-        tx.run_for(&reworded, "DELETE FROM user_words_v1 WHERE user_id IN (SELECT id FROM {rows})").await?;
-        tx.run_for(&words, "INSERT INTO user_words_v1 ({columns}) SELECT * FROM {rows}").await?;
-        tx.run_for(&erased, "DELETE FROM user_words_v1 WHERE user_id IN (SELECT id FROM {rows})").await?;
-        tx.run_for(&erased, "DELETE FROM users_v1 WHERE user_id IN (SELECT id FROM {rows})").await?;
+        tx.run_for(&erased, "DELETE FROM users_v2 WHERE user_id IN (SELECT id FROM {rows})").await?;
+        tokens.write(tx).await?;
+        counts.write(tx).await
+    }
+}
+
+/// Changes of the index.
+struct Tokens {
+    gone: Rows<3>,
+    new: Rows<3>,
+}
+
+impl Tokens {
+    fn new() -> Self {
+        Self { gone: Rows::new(["token", "at", "id"]), new: Rows::new(["word", "created_at", "owner_id"]) }
+    }
+
+    fn change(&mut self, (at, id): (i64, UserId), from: &BTreeSet<Token>, to: &BTreeSet<Token>) {
+        let row = |token: &Token| [token.as_slice().into(), at.into(), id.0.into()];
+        from.difference(to).for_each(|token| self.gone.push(row(token)));
+        to.difference(from).for_each(|token| self.new.push(row(token)));
+    }
+
+    async fn write(self, tx: &mut Transaction) -> Result<(), ProjectError> {
+        tx.run_for(
+            &self.gone,
+            "DELETE FROM user_words_v2 WHERE (word, created_at, owner_id) IN (SELECT token, at, id FROM {rows})",
+        )
+        .await?;
+        tx.run_for(
+            &self.new,
+            "INSERT INTO user_words_v2 ({columns}) SELECT * FROM {rows} WHERE true ON CONFLICT DO NOTHING",
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+/// Changes of the numbers of users: by app, and by whether they are banned, and verified.
+#[derive(Default)]
+struct Counts(BTreeMap<(String, bool, bool), i64>);
+
+impl Counts {
+    fn change(&mut self, draft: &Draft) {
+        let mut add = |banned, verified, count| {
+            *self.0.entry((draft.app_id.clone(), banned, verified)).or_default() += count;
+        };
+        if let Some(present) = &draft.present {
+            add(present.banned, present.email_verified, -1);
+        }
+        if !draft.erased {
+            add(draft.banned, draft.email_verified, 1);
+        }
+    }
+
+    async fn write(self, tx: &mut Transaction) -> Result<(), ProjectError> {
+        let mut changed = Rows::new(["app_id", "banned", "email_verified", "users"]);
+        for ((app_id, banned, verified), count) in self.0.into_iter().filter(|(_, count)| *count != 0) {
+            changed.push([app_id.into(), banned.into(), verified.into(), count.into()]);
+        }
+        // What somebody else has put there must not stop the projector.
+        let written = tx
+            .run_for(
+                &changed,
+                "INSERT INTO user_counts_v2 ({columns}) SELECT * FROM {rows} WHERE true
+                 ON CONFLICT (app_id, banned, email_verified) DO UPDATE SET users = excluded.users
+                   + CASE WHEN user_counts_v2.users BETWEEN 0 AND 1000000000000 THEN user_counts_v2.users ELSE 0 END
+                 RETURNING users",
+            )
+            .await?;
+        for row in &written {
+            if row.get::<i64>("users")? == 0 {
+                tx.run(Query::new("DELETE FROM user_counts_v2 WHERE users = 0")).await?;
+                break;
+            }
+        }
         Ok(())
     }
 }

@@ -1,19 +1,27 @@
 //! Queries `users`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::{AppId, Email, Personal, Role, Timestamp, UserId};
 use event_store::{LookupKey, Sealer};
 
-use super::{TABLE, words};
+use super::words::{self, Token};
+use super::{TABLE, scan};
 use crate::database::Database;
 use crate::page::{Page, Paging, decode_cursor, encode_cursor};
 use crate::rows;
 use crate::sql::{Query, Row};
 use crate::store::{ReadError, ReadModels};
 
-/// The most candidates that a word search decrypts. A word that more users share finds only the first of them.
-pub const SEARCH_CANDIDATES: u32 = 2000;
+/// How many users of the rarest of several conditions a total looks at. There may be more.
+pub const COUNTED: u32 = 5000;
+/// The most words of a search.
+const MAX_WORDS: usize = 8;
+/// How many users are read at a time.
+const TOGETHER: usize = 100;
+/// How many users are opened at most, because a word is longer than what is indexed.
+const OPENED: usize = 500;
 
 /// Whether a user is banned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +47,14 @@ pub enum UserSort {
 }
 
 impl UserSort {
-    fn column(self) -> &'static str {
+    pub(super) fn column(self) -> &'static str {
         match self {
             Self::CreatedAt | Self::CreatedAtDescending => "created_at",
             Self::UpdatedAt | Self::UpdatedAtDescending => "updated_at",
         }
     }
 
-    fn descending(self) -> bool {
+    pub(super) fn descending(self) -> bool {
         matches!(self, Self::CreatedAtDescending | Self::UpdatedAtDescending)
     }
 }
@@ -96,11 +104,12 @@ pub struct Users<'a> {
     lookup: &'a LookupKey,
 }
 
-/// The interpretation of a search text.
+/// The interpretation of a filter.
 enum Search {
-    Everybody,
+    /// A whole address.
     Address([u8; 32]),
-    Words { tokens: Vec<[u8; 8]>, words: Vec<String> },
+    /// All of these tokens, and the words that are longer than what is indexed.
+    Tokens { tokens: Vec<Token>, long_words: Vec<String> },
 }
 
 impl<'a> Users<'a> {
@@ -108,87 +117,153 @@ impl<'a> Users<'a> {
         Self { database: models.database_of(super::NAME), sealer: &models.sealer, lookup: &models.lookup }
     }
 
-    /// A page of an app's users.
+    /// A page of an app's users. Where several conditions meet, its total looks at [`COUNTED`] users of the rarest one, and
+    /// it may have fewer items than asked for although another page follows.
     pub async fn list(
         &self,
         app: &AppId,
         filter: &UserFilter,
         paging: &Paging,
     ) -> Result<Page<UserRow>, ReadError> {
-        let search = self.search(app, filter.query.as_deref()).await?;
-        if let Search::Words { words, .. } = &search {
-            return self.list_by_words(app, filter, &search, words, paging).await;
-        }
-        let total = self.database.read_number(select("count(*)", app, filter, &search)).await?;
-        let mut query = select("*", app, filter, &search);
         let after = paging.cursor.as_deref().map(read_cursor).transpose()?;
-        if let Some((value, id)) = after {
-            let (column, sign) = (filter.sort.column(), if filter.sort.descending() { "<" } else { ">" });
-            query.push(&format!(" AND ({column}, user_id) {sign} (")).push_bind(value).push(", ");
-            query.push_bind(id.as_slice()).push(")");
+        match self.search(app, filter).await? {
+            Search::Address(email) => self.with_address(app, &email, filter).await,
+            Search::Tokens { tokens, .. } if tokens.is_empty() => {
+                let mut query = Query::new("SELECT * FROM users_v2 WHERE app_id = ");
+                query.push_bind(app.as_str());
+                scan::continue_after(&mut query, filter.sort, "user_id", after);
+                query.push(" LIMIT ").push_bind(paging.limit + 1).push(" OFFSET ");
+                query.push_bind(if after.is_some() { 0 } else { paging.offset });
+                let found = self.database.read(query).await?;
+                let mut items = Vec::with_capacity(found.len());
+                for row in &found {
+                    items.push(self.read(row).await?);
+                }
+                let more = items.len() > paging.limit as usize;
+                items.truncate(paging.limit as usize);
+                let next_cursor = items.last().filter(|_| more).map(|last| cursor(place(last, filter.sort)));
+                Ok(Page { items, total: self.count(app, filter).await?, next_cursor })
+            }
+            Search::Tokens { tokens, long_words } => {
+                self.with_tokens(app, filter, tokens, &long_words, paging, after).await
+            }
         }
-        order(&mut query, filter.sort);
-        query.push(" LIMIT ").push_bind(paging.limit + 1).push(" OFFSET ");
-        query.push_bind(if after.is_some() { 0 } else { paging.offset });
-        let found = self.database.read(query).await?;
-        let limit = paging.limit as usize;
-        let mut items = Vec::with_capacity(found.len().min(limit));
-        for row in found.iter().take(limit) {
-            items.push(self.read(row).await?);
-        }
-        let next_cursor = items.last().filter(|_| found.len() > limit).map(|last| cursor(last, filter.sort));
-        Ok(Page { items, total: total.cast_unsigned(), next_cursor })
     }
 
-    /// Tokens find candidates; only the sealed data shows which of them have the words.
-    async fn list_by_words(
+    /// Users who meet conditions that tokens stand for.
+    async fn with_tokens(
         &self,
         app: &AppId,
         filter: &UserFilter,
-        search: &Search,
-        words: &[String],
+        tokens: Vec<Token>,
+        long_words: &[String],
         paging: &Paging,
+        after: Option<Place>,
     ) -> Result<Page<UserRow>, ReadError> {
-        let mut query = select("*", app, filter, search);
-        order(&mut query, filter.sort);
-        query.push(" LIMIT ").push_bind(SEARCH_CANDIDATES);
-        let candidates = self.database.read(query).await?;
-        let mut found = Vec::new();
-        for row in &candidates {
-            let user = self.read(row).await?;
-            if words::matches(words, &user.personal) {
-                found.push(user);
+        let wanted = scan::Wanted::new(&self.database, app, tokens).await?;
+        let only_counted =
+            filter.query.as_deref().is_none_or(|query| query.trim().is_empty()) && filter.role.is_none();
+        let total = if only_counted { self.count(app, filter).await? } else { wanted.count().await? };
+        let limit = paging.limit as usize;
+        let skipped = if after.is_some() { 0 } else { paging.offset as usize };
+        let mut scan = scan::Scan::new(&wanted, filter.sort, after, skipped + limit + 1);
+        let mut found = Found { items: Vec::new(), skipped, limit, long_words, opened: 0, last: after };
+        while let Some(step) = scan.next().await? {
+            for places in step.hits.chunks(TOGETHER) {
+                // Nobody who is skipped has to be read, unless that tells whether they are to be skipped.
+                if long_words.is_empty() && found.skipped >= places.len() {
+                    found.skipped -= places.len();
+                } else if found.add(places, self.rows(places).await?) {
+                    let next_cursor = found.last.map(cursor);
+                    return Ok(Page { items: found.items, total, next_cursor });
+                }
             }
+            found.last = step.last.or(found.last);
         }
-        let start = match paging.cursor.as_deref().map(read_cursor).transpose()? {
-            Some(after) => found.partition_point(|user| is_not_behind(user, after, filter.sort)),
-            None => paging.offset as usize,
-        };
-        let total = found.len();
-        let items: Vec<UserRow> = found.into_iter().skip(start).take(paging.limit as usize).collect();
-        let more = start + items.len() < total;
-        let next_cursor = items.last().filter(|_| more).map(|last| cursor(last, filter.sort));
-        Ok(Page { items, total: total as u64, next_cursor })
+        let next_cursor = if scan.is_at_end() { None } else { found.last.map(cursor) };
+        Ok(Page { items: found.items, total, next_cursor })
+    }
+
+    /// These users, by id.
+    async fn rows(&self, places: &[Place]) -> Result<BTreeMap<[u8; 16], UserRow>, ReadError> {
+        let mut query = Query::new("SELECT * FROM users_v2 WHERE user_id IN (");
+        for (n, (_, id)) in places.iter().enumerate() {
+            query.push(if n == 0 { "" } else { ", " }).push_bind(id.as_slice());
+        }
+        query.push(")");
+        let mut users = BTreeMap::new();
+        for row in &self.database.read(query).await? {
+            let user = self.read(row).await?;
+            users.insert(*user.id.0.as_bytes(), user);
+        }
+        Ok(users)
+    }
+
+    /// How many users of the app have this status, and are verified or not.
+    async fn count(&self, app: &AppId, filter: &UserFilter) -> Result<u64, ReadError> {
+        let mut query = Query::new("SELECT users FROM user_counts_v2 WHERE app_id = ");
+        query.push_bind(app.as_str());
+        if let Some(status) = filter.status {
+            query.push(" AND banned = ").push_bind(status == UserStatus::Banned);
+        }
+        if let Some(verified) = filter.email_verified {
+            query.push(" AND email_verified = ").push_bind(verified);
+        }
+        let mut total: u64 = 0;
+        for row in &self.database.read(query).await? {
+            total = total.saturating_add(row.position("users")?);
+        }
+        Ok(total)
+    }
+
+    /// The account with an address, if the other conditions fit.
+    async fn with_address(
+        &self,
+        app: &AppId,
+        email: &[u8; 32],
+        filter: &UserFilter,
+    ) -> Result<Page<UserRow>, ReadError> {
+        let query = Query::new("SELECT * FROM users_v2 WHERE app_id = $1 AND email = $2");
+        let found = self.database.read(query.bind(app.as_str()).bind(email.as_slice())).await?;
+        let mut items = Vec::new();
+        for row in &found {
+            let user = self.read(row).await?;
+            let fits = filter.status.is_none_or(|status| user.banned == (status == UserStatus::Banned))
+                && filter.email_verified.is_none_or(|verified| user.email_verified == verified)
+                && filter.role.as_ref().is_none_or(|role| user.roles.contains(role));
+            items.extend(fits.then_some(user));
+        }
+        Ok(Page { total: items.len() as u64, items, next_cursor: None })
     }
 
     /// A text that is the address of a user finds only that account; any other text is split into words.
-    async fn search(&self, app: &AppId, query: Option<&str>) -> Result<Search, ReadError> {
-        let Some(query) = query.map(str::trim).filter(|query| !query.is_empty()) else {
-            return Ok(Search::Everybody);
-        };
-        if let Ok(email) = Email::parse(query) {
+    async fn search(&self, app: &AppId, filter: &UserFilter) -> Result<Search, ReadError> {
+        let name = app.as_str();
+        let query = filter.query.as_deref().map(str::trim).filter(|query| !query.is_empty());
+        if let Some(Ok(email)) = query.map(Email::parse) {
             let email = self.lookup.email(app, &email);
-            let known = Query::new("SELECT count(*) FROM users_v1 WHERE app_id = $1 AND email = $2")
-                .bind(app.as_str())
+            let known = Query::new("SELECT count(*) FROM users_v2 WHERE app_id = $1 AND email = $2")
+                .bind(name)
                 .bind(email.as_slice());
             if self.database.read_number(known).await? > 0 {
                 return Ok(Search::Address(email));
             }
         }
-        let words = words::words(query);
-        let tokens: Vec<[u8; 8]> =
-            words.iter().filter_map(|word| words::search_token(self.lookup, app, word)).take(8).collect();
-        if tokens.is_empty() { Err(ReadError::QueryTooShort) } else { Ok(Search::Words { tokens, words }) }
+        let words: Vec<String> = query.map(crate::text::words).unwrap_or_default();
+        if query.is_some() && words.is_empty() {
+            return Err(ReadError::QueryWithoutWord);
+        }
+        let words = &words[..words.len().min(MAX_WORDS)];
+        let mut tokens: Vec<Token> =
+            words.iter().map(|word| words::search_token(self.lookup, name, word)).collect();
+        tokens.extend(filter.role.as_ref().map(|role| words::role_mark(self.lookup, name, role)));
+        let is_banned = filter.status.map(|status| status == UserStatus::Banned);
+        tokens.extend(is_banned.map(|banned| words::status_mark(self.lookup, name, banned)));
+        tokens.extend(filter.email_verified.map(|it| words::verified_mark(self.lookup, name, it)));
+        tokens.sort_unstable();
+        tokens.dedup();
+        let long_words = words.iter().filter(|word| !words::is_whole(word)).cloned().collect();
+        Ok(Search::Tokens { tokens, long_words })
     }
 
     async fn read(&self, row: &Row) -> Result<UserRow, ReadError> {
@@ -213,56 +288,60 @@ impl<'a> Users<'a> {
     }
 }
 
-fn select(what: &'static str, app: &AppId, filter: &UserFilter, search: &Search) -> Query {
-    let mut query = Query::new(format!("SELECT {what} FROM users_v1 WHERE app_id = "));
-    query.push_bind(app.as_str());
-    match search {
-        Search::Everybody => {}
-        Search::Address(email) => {
-            query.push(" AND email = ").push_bind(email.as_slice());
-        }
-        Search::Words { tokens, .. } => {
-            for token in tokens {
-                query.push(" AND user_id IN (SELECT user_id FROM user_words_v1 WHERE word = ");
-                query.push_bind(token.as_slice()).push(")");
+/// A page while it is filled.
+struct Found<'a> {
+    items: Vec<UserRow>,
+    /// How many more to skip.
+    skipped: usize,
+    limit: usize,
+    long_words: &'a [String],
+    /// How many were opened.
+    opened: usize,
+    /// Behind which place the next page begins.
+    last: Option<Place>,
+}
+
+impl Found<'_> {
+    /// Adds those who fit. Returns whether the page ends here, although there may be more.
+    fn add(&mut self, places: &[Place], mut users: BTreeMap<[u8; 16], UserRow>) -> bool {
+        for place in places {
+            // Deleted since: the index is read first.
+            let Some(user) = users.remove(&place.1) else { continue };
+            self.opened += 1;
+            // What tokens do not say about long words shows only the opened data.
+            let fits = self.long_words.is_empty() || words::matches(self.long_words, &user.personal);
+            if fits && self.skipped > 0 {
+                self.skipped -= 1;
+            } else if fits && self.items.len() == self.limit {
+                return true;
+            } else if fits {
+                self.items.push(user);
+            }
+            self.last = Some(*place);
+            if !self.long_words.is_empty() && self.opened >= OPENED {
+                return true;
             }
         }
-    }
-    if let Some(status) = filter.status {
-        query.push(" AND banned = ").push_bind(status == UserStatus::Banned);
-    }
-    if let Some(verified) = filter.email_verified {
-        query.push(" AND email_verified = ").push_bind(verified);
-    }
-    if let Some(role) = &filter.role {
-        // The roles are a JSON array, and their names have neither quotes nor anything JSON would escape.
-        query.push(" AND replace(roles, ").push_bind(format!("\"{}\"", role.as_str())).push(", '') <> roles");
-    }
-    query
-}
-
-fn order(query: &mut Query, sort: UserSort) {
-    let (column, direction) = (sort.column(), if sort.descending() { "DESC" } else { "ASC" });
-    query.push(&format!(" ORDER BY {column} {direction}, user_id {direction}"));
-}
-
-fn sort_value(user: &UserRow, sort: UserSort) -> i64 {
-    match sort {
-        UserSort::CreatedAt | UserSort::CreatedAtDescending => user.created_at.as_microsecond(),
-        UserSort::UpdatedAt | UserSort::UpdatedAtDescending => user.updated_at.as_microsecond(),
+        false
     }
 }
 
-fn is_not_behind(user: &UserRow, (value, id): (i64, [u8; 16]), sort: UserSort) -> bool {
-    let place = (sort_value(user, sort), *user.id.0.as_bytes());
-    if sort.descending() { place >= (value, id) } else { place <= (value, id) }
+/// Where a user is in a list: what it is ordered by, and the id.
+pub(super) type Place = (i64, [u8; 16]);
+
+fn place(user: &UserRow, sort: UserSort) -> Place {
+    let at = match sort {
+        UserSort::CreatedAt | UserSort::CreatedAtDescending => user.created_at,
+        UserSort::UpdatedAt | UserSort::UpdatedAtDescending => user.updated_at,
+    };
+    (at.as_microsecond(), *user.id.0.as_bytes())
 }
 
-fn cursor(last: &UserRow, sort: UserSort) -> String {
-    encode_cursor(&[&sort_value(last, sort).to_be_bytes()[..], last.id.0.as_bytes()].concat())
+fn cursor((at, id): Place) -> String {
+    encode_cursor(&[&at.to_be_bytes()[..], &id].concat())
 }
 
-fn read_cursor(cursor: &str) -> Result<(i64, [u8; 16]), ReadError> {
+fn read_cursor(cursor: &str) -> Result<Place, ReadError> {
     let bytes: [u8; 24] = decode_cursor(cursor).ok_or(ReadError::Cursor)?;
     let (value, id) = bytes.split_at(8);
     Ok((i64::from_be_bytes(value.try_into().expect("eight bytes")), id.try_into().expect("sixteen bytes")))
