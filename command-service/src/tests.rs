@@ -34,6 +34,7 @@ mod imported_hashes;
 mod login;
 mod magic_link;
 mod mailbox;
+mod org_roles;
 mod org_tokens;
 mod organization_keys;
 mod organizations;

@@ -1,7 +1,7 @@
 //! What Watchword decides, and nothing else.
 //!
 //! Aggregates ([`app::App`], [`user::User`], [`lockout::Lockout`], [`session::Session`], [`magic_link::MagicLink`],
-//! [`delivery::Delivery`], [`organization::Organization`], [`memberships::Memberships`], [`webhook::Webhook`]) take commands and answer with events or a typed refusal. Everything a decision needs (ids, the time, hashes, looked-up facts) is in the
+//! [`delivery::Delivery`], [`organization::Organization`], [`memberships::Memberships`], [`role_templates::RoleTemplates`], [`webhook::Webhook`]) take commands and answer with events or a typed refusal. Everything a decision needs (ids, the time, hashes, looked-up facts) is in the
 //! command, so a decision can run again after a conflict and gives the same answer. There is no I/O, no clock and
 //! no randomness in this crate.
 #![deny(missing_docs)]
@@ -32,6 +32,7 @@ pub mod personal;
 pub mod pkce;
 pub mod redirect_uri;
 pub mod role;
+pub mod role_templates;
 pub mod session;
 pub mod setting_kinds;
 pub mod settings;
@@ -84,6 +85,8 @@ events::aggregates! {
     Access(access::AccessEvent),
     /// An organization was created, changed or deleted, or its members changed.
     Organization(organization::OrganizationEvent),
+    /// An app said what roles allow in its organizations.
+    RoleTemplates(role_templates::RoleTemplatesEvent),
     /// A person joined or left an organization.
     Memberships(memberships::MembershipsEvent),
 }

@@ -7,9 +7,10 @@ mod events;
 mod invitations;
 mod keys;
 mod permission;
+mod roles;
 mod slug;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
@@ -19,11 +20,14 @@ use serde::{Deserialize, Serialize};
 pub use self::events::{
     InvitationAccepted, InvitationRevoked, MemberAdded, MemberInvited, MemberRemoved, MemberRoleChanged,
     OrganizationCreated, OrganizationDeleted, OrganizationEvent, OrganizationKeyIssued,
-    OrganizationKeyRevoked, OrganizationRenamed, RemovalReason,
+    OrganizationKeyRevoked, OrganizationRenamed, OrganizationRoleDeleted, OrganizationRoleSet, RemovalReason,
 };
 pub use self::invitations::{Invitation, InvitationId, Invite, Inviter, MAX_INVITATIONS};
 pub use self::keys::{IssueKey, MAX_KEY_PERMISSIONS, MAX_KEYS, OrganizationKey, OrganizationKeyId};
 pub use self::permission::{InvalidRolePermission, RolePermission};
+pub use self::roles::{
+    MAX_PERMISSIONS, MAX_ROLES, RoleProblem, check_permissions, is_confusing, require_no_reserved,
+};
 pub use self::slug::{InvalidSlug, Slug};
 use crate::app_id::AppId;
 use crate::claims::{Claimed, Holding};
@@ -73,7 +77,7 @@ pub enum Acting {
     App,
 }
 
-/// The commands of an organization.
+/// The commands of an organization. Where they give a role, `is_template` says whether the app has one of that name.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub enum OrganizationCommand {
@@ -84,7 +88,7 @@ pub enum OrganizationCommand {
     /// Delete it.
     Delete { acting: Acting, at: Timestamp },
     /// Make a user a member.
-    AddMember { acting: Acting, user_id: UserId, role: Role, at: Timestamp },
+    AddMember { acting: Acting, user_id: UserId, role: Role, is_template: bool, at: Timestamp },
     /// Invite somebody.
     Invite(Invite),
     /// Revoke an invitation.
@@ -96,9 +100,13 @@ pub enum OrganizationCommand {
     /// Revoke an API key.
     RevokeKey { acting: Acting, key_id: OrganizationKeyId, at: Timestamp },
     /// Give a member another role.
-    ChangeRole { acting: Acting, user_id: UserId, role: Role, at: Timestamp },
+    ChangeRole { acting: Acting, user_id: UserId, role: Role, is_template: bool, at: Timestamp },
     /// End a membership.
     RemoveMember { acting: Acting, user_id: UserId, at: Timestamp },
+    /// Say what a role of the organization's own allows.
+    SetRole { acting: Acting, role: Role, permissions: BTreeSet<RolePermission>, at: Timestamp },
+    /// Delete a role of the organization's own.
+    DeleteRole { acting: Acting, role: Role, at: Timestamp },
     /// End the membership of a person who was erased: even of the last owner, as nobody may keep a person's data alive.
     RemoveErased { user_id: UserId, at: Timestamp },
 }
@@ -125,11 +133,14 @@ pub enum OrganizationError {
     #[error("the last owner stays an owner")]
     LastOwner,
     /// There is no such role.
-    #[error("an organization has the roles owner, admin and member")]
+    #[error("the roles are owner, admin, member, those of the organization and those of the app")]
     NoSuchRole,
     /// It has [`MAX_MEMBERS`].
     #[error("an organization can have at most {MAX_MEMBERS} members")]
     TooManyMembers,
+    /// A role stays as it is.
+    #[error(transparent)]
+    Role(#[from] RoleProblem),
     /// [`MAX_INVITATIONS`] of its invitations are open.
     #[error("an organization can have at most {MAX_INVITATIONS} open invitations")]
     TooManyInvitations,
@@ -186,6 +197,9 @@ pub struct Organization {
     pub keys: BTreeMap<OrganizationKeyId, OrganizationKey>,
     /// The version of its stream.
     pub version: u64,
+    /// The roles of its own, and what each allows.
+    #[serde(default)]
+    pub roles: BTreeMap<Role, BTreeSet<RolePermission>>,
     /// Whether it was deleted.
     pub deleted: bool,
     /// When it was created.
@@ -245,9 +259,9 @@ impl Organization {
                 let deleted = OrganizationDeleted { organization_id, at };
                 Ok(Some(OrganizationEvent::OrganizationDeleted(deleted)))
             }
-            OrganizationCommand::AddMember { acting, user_id, role, at } => {
+            OrganizationCommand::AddMember { acting, user_id, role, is_template, at } => {
                 let rank = self.require(acting, Rank::Admin)?;
-                require_role(&role)?;
+                self.require_role(&role, is_template)?;
                 if Rank::of(&role) > rank {
                     return Err(OrganizationError::AboveOneself);
                 }
@@ -267,10 +281,14 @@ impl Organization {
             }
             OrganizationCommand::IssueKey(issue) => self.issue_key(issue),
             OrganizationCommand::RevokeKey { acting, key_id, at } => self.revoke_key(acting, key_id, at),
-            OrganizationCommand::ChangeRole { acting, user_id, role, at } => {
-                self.change_role(acting, user_id, role, at)
+            OrganizationCommand::ChangeRole { acting, user_id, role, is_template, at } => {
+                self.change_role(acting, user_id, (role, is_template), at)
             }
             OrganizationCommand::RemoveMember { acting, user_id, at } => self.remove(acting, user_id, at),
+            OrganizationCommand::SetRole { acting, role, permissions, at } => {
+                self.set_role(acting, (role, permissions), at)
+            }
+            OrganizationCommand::DeleteRole { acting, role, at } => self.delete_role(acting, role, at),
             OrganizationCommand::RemoveErased { user_id, at } => {
                 if self.role_of(user_id).is_none() {
                     return Ok(None);
@@ -306,12 +324,12 @@ impl Organization {
         &self,
         acting: Acting,
         user_id: UserId,
-        role: Role,
+        (role, is_template): (Role, bool),
         at: Timestamp,
     ) -> Result<Option<OrganizationEvent>, OrganizationError> {
         let rank = self.require(acting, Rank::Admin)?;
         let former = self.role_of(user_id).ok_or(OrganizationError::NoSuchMember)?;
-        require_role(&role)?;
+        self.require_role(&role, is_template)?;
         if Rank::of(former) > rank || Rank::of(&role) > rank {
             return Err(OrganizationError::AboveOneself);
         }
@@ -359,10 +377,6 @@ impl Organization {
             && !self.members.iter().any(|(other, member)| *other != user_id && is_owner(member));
         if would_be_none { Err(OrganizationError::LastOwner) } else { Ok(()) }
     }
-}
-
-fn require_role(role: &Role) -> Result<(), OrganizationError> {
-    if BUILT_IN.contains(&role.as_str()) { Ok(()) } else { Err(OrganizationError::NoSuchRole) }
 }
 
 impl StreamId {
@@ -430,6 +444,7 @@ impl Aggregate for Organization {
                 self.deleted = true;
                 self.slug = None;
                 self.members.clear();
+                self.roles.clear();
                 self.invitations.clear();
                 self.departed.clear();
                 self.keys.clear();
@@ -471,6 +486,14 @@ impl Aggregate for Organization {
                     member.role = role;
                 }
                 self.end_invitations_of(user_id);
+                self.updated_at = at;
+            }
+            OrganizationEvent::OrganizationRoleSet(OrganizationRoleSet { role, permissions, at, .. }) => {
+                self.roles.insert(role, permissions);
+                self.updated_at = at;
+            }
+            OrganizationEvent::OrganizationRoleDeleted(OrganizationRoleDeleted { role, at, .. }) => {
+                self.roles.remove(&role);
                 self.updated_at = at;
             }
             OrganizationEvent::MemberRemoved(MemberRemoved { user_id, at, .. }) => {

@@ -10,6 +10,7 @@ use domain::lockout::Lockout;
 use domain::magic_link::MagicLink;
 use domain::memberships::Memberships;
 use domain::organization::Organization;
+use domain::role_templates::RoleTemplates;
 use domain::session::Session;
 use domain::user::User;
 use domain::webhook::Webhook;
@@ -62,6 +63,7 @@ fn stream_of(event: &Event, number: u8) -> Option<StreamId> {
         Event::MagicLink(_) => MagicLink::stream(&MagicLinkId(id(number))),
         Event::Delivery(_) => Delivery::stream(&EventId(id(number))),
         Event::Organization(_) => Organization::stream(&OrganizationId(id(number))),
+        Event::RoleTemplates(_) => RoleTemplates::stream(&AppId::default_app()),
         Event::Memberships(_) => Memberships::stream(&UserId(id(number))),
         Event::Webhook(_) => Webhook::stream(&WebhookId(id(number))),
         Event::Journal(_) | Event::Access(_) => return None,

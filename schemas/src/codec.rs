@@ -100,6 +100,7 @@ pub fn tells_where_from(event: &Event) -> bool {
         }
         Event::Session(SessionEvent::SessionRefreshed(_))
         | Event::Memberships(_)
+        | Event::RoleTemplates(_)
         | Event::User(UserEvent::UserErased(_))
         | Event::Delivery(_)
         | Event::Journal(_) => false,

@@ -178,6 +178,9 @@ problems! {
     REGISTRATION_CLOSED "registration_closed" 403 "Registration is closed":
         "This app does not allow self-registration: depending on its settings, an account needs an invitation or is \
          created by an admin.";
+    ROLE_IN_USE "role_in_use" 409 "Members have this role":
+        "A role that members of the organization have, or that an open invitation gives, is not deleted. Give them another role, \
+         or revoke the invitations, first.";
     SESSION_EXPIRED "session_expired" 401 "The session has expired":
         "The session reached its maximum lifetime, or was not refreshed for too long. Log in again.";
     SESSION_REVOKED "session_revoked" 401 "The session was revoked":
@@ -198,6 +201,9 @@ problems! {
     TOO_MANY_API_KEYS "too_many_api_keys" 409 "There are too many API keys":
         "An app can have at most 1000 API keys that are neither revoked nor expired, and an organization 100. Revoke those that are \
          not used.";
+    TOO_MANY_CUSTOM_ROLES "too_many_custom_roles" 409 "There are too many roles":
+        "An organization can have at most 50 roles of its own, and an app 50 for all of its organizations. Delete those that \
+         nobody has.";
     TOO_MANY_INVITATIONS "too_many_invitations" 409 "The organization has too many open invitations":
         "An organization can have at most 500 invitations that are neither accepted nor expired. Revoke those that are not \
          needed.";

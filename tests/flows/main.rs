@@ -42,6 +42,7 @@ mod malformed_requests;
 mod me;
 mod mounted;
 mod organization_keys;
+mod organization_roles;
 mod organization_tokens;
 mod organizations;
 mod overload;

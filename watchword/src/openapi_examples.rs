@@ -249,8 +249,13 @@ fn of_organization(schema: &str, name: &str) -> Option<Value> {
                 json!({ "slug": "analytical-engines", "role": "owner", "permissions": ["billing:read"] });
             json!({ ORGANIZATION_ID: member })
         }
+        ("OrganizationRole" | "RoleTemplate", "role") => "support".into(),
+        ("OrganizationRole", "source") => "app".into(),
         (
             "IntrospectedOrganization"
+            | "OrganizationRole"
+            | "RoleTemplate"
+            | "RolePermissionsRequest"
             | "OrganizationApiKey"
             | "IssuedOrganizationApiKey"
             | "IssueOrganizationApiKeyRequest",

@@ -126,9 +126,9 @@ impl CommandService {
         let decide = move |work: &mut Work| {
             // Copies of what is only looked at: whoever made an invitation may be who accepts it.
             let app = work.get(app).clone();
-            let InviterNow { user: inviter, platform } = shown.inviter(work);
-            let (inviter, platform) = (inviter.cloned(), platform.clone());
-            let inviter = InviterNow { user: inviter.as_ref(), platform: &platform };
+            let InviterNow { user: inviter, platform, templates } = shown.inviter(work);
+            let (inviter, platform, templates) = (inviter.cloned(), platform.clone(), templates.clone());
+            let inviter = InviterNow { user: inviter.as_ref(), platform: &platform, templates: &templates };
             let (user, organization, memberships) = work.drafts((user, shown.organization, memberships));
             accept.decide(&app, inviter, user, organization, memberships).map_err(not_accepted)
         };

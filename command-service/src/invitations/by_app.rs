@@ -7,7 +7,8 @@ use axum::response::Response;
 use dispatcher::{Committed, Reads, Work};
 use domain::Permission;
 use domain::mail::mails_of;
-use domain::organization::{Inviter, Organization, OrganizationCommand};
+use domain::organization::{Inviter, Organization};
+use domain::role_templates::RoleTemplates;
 use domain::{Event, OrganizationId};
 use http_kit::auth::Caller;
 use http_kit::cookies::Credentials;
@@ -22,9 +23,9 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use crate::invitations::invite::{NewInvitation, Sent};
+use crate::invitations::invite::{NewInvitation, Sent, invited};
 use crate::invitations::{InvitationBody, invited_in};
-use crate::organizations::{OrganizationSegments, refused};
+use crate::organizations::OrganizationSegments;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(invite))
@@ -85,10 +86,11 @@ async fn invite(
     let sent = Sent { app_id: &app_id, organization_id, email, asker };
     let done = sent
         .counted(&service, async {
-            let (reads, organization) = Reads::one::<Organization>(&organization_id);
+            let (mut reads, organization) = Reads::one::<Organization>(&organization_id);
+            let templates = reads.of::<RoleTemplates>(&app_id);
             service
                 .run_as(&caller, context, reads, move |work: &mut Work| {
-                    work.execute(organization, OrganizationCommand::Invite(invite.clone())).map_err(refused)
+                    invited(work, (organization, templates), &invite)
                 })
                 .await
         })

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::{Committed, Context, DispatchError, Reads, Work};
+use dispatcher::{Committed, Context, DispatchError, Handle, Reads, Work};
 use domain::organization::{Acting, Invite, Inviter, Organization, OrganizationCommand, Rank};
+use domain::role_templates::RoleTemplates;
 use domain::settings::{AppSettings, SentBy};
 use domain::user::User;
 use domain::{AppId, Email, InvitationId, OrganizationId, Role, UserId};
@@ -100,6 +101,7 @@ async fn invite(
     let done = sent
         .counted(&service, async {
             let (mut reads, organization) = Reads::one::<Organization>(&organization_id);
+            let templates = reads.of::<RoleTemplates>(&app_id);
             // Whose address was verified may lose it meanwhile.
             let user = reads.of::<User>(&user_id);
             service
@@ -107,7 +109,7 @@ async fn invite(
                     if !work.get(user).email_verified {
                         return Err(Problem::new(problems::EMAIL_NOT_VERIFIED));
                     }
-                    work.execute(organization, OrganizationCommand::Invite(invite.clone())).map_err(refused)
+                    invited(work, (organization, templates), &invite)
                 })
                 .await
         })
@@ -183,6 +185,23 @@ impl CommandService {
         };
         let invitation_id = InvitationId(self.clock.new_id());
         let (delivery, ttl, at) = (settings.delivery, settings.invitation_ttl, context.at);
-        Ok(Invite { invitation_id, invitee_id, email, role, inviter, delivery, ttl, at })
+        // Only the decision knows.
+        let is_template = false;
+        Ok(Invite { invitation_id, invitee_id, email, role, is_template, inviter, delivery, ttl, at })
     }
+}
+
+/// Makes the invitation, if its role exists and whoever invites may give it.
+pub(super) fn invited(
+    work: &mut Work,
+    (organization, templates): (Handle<Organization>, Handle<RoleTemplates>),
+    invite: &Invite,
+) -> Result<(), Problem> {
+    let (organization, templates) = work.drafts((organization, templates));
+    let acting = invite.inviter.acting();
+    organization.require(acting, Rank::Admin).map_err(refused)?;
+    organization.require_may_give(acting, &invite.role, templates).map_err(refused)?;
+    let is_template = templates.permissions(&invite.role).is_some();
+    let invite = Invite { is_template, ..invite.clone() };
+    organization.execute(OrganizationCommand::Invite(invite)).map_err(refused)
 }

@@ -4,6 +4,7 @@ use dispatcher::{Handle, Reads, Work};
 use domain::app::App;
 use domain::decisions::InviterNow;
 use domain::organization::Organization;
+use domain::role_templates::RoleTemplates;
 use domain::user::User;
 use domain::{AppId, Email, InvitationId, OrganizationId, UserId};
 use http_kit::problem::Problem;
@@ -15,6 +16,7 @@ use crate::api::refusals::dead_token;
 /// An invitation whose token was presented. A decision still asks whether it holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Presented {
+    app_id: AppId,
     pub organization_id: OrganizationId,
     pub invitation_id: InvitationId,
     /// The address that it is for; `None` once its owner was erased.
@@ -28,6 +30,7 @@ pub(crate) struct Shown {
     pub organization: Handle<Organization>,
     inviter: Option<Handle<User>>,
     platform: Handle<App>,
+    templates: Handle<RoleTemplates>,
 }
 
 impl Presented {
@@ -36,6 +39,7 @@ impl Presented {
             organization: reads.of(&self.organization_id),
             inviter: self.inviter.map(|inviter| reads.of(&inviter)),
             platform: reads.of(&AppId::platform()),
+            templates: reads.of(&self.app_id),
         }
     }
 }
@@ -43,7 +47,11 @@ impl Presented {
 impl Shown {
     /// Whoever made it, as they are now.
     pub fn inviter(self, work: &Work) -> InviterNow<'_> {
-        InviterNow { user: self.inviter.map(|inviter| work.get(inviter)), platform: work.get(self.platform) }
+        InviterNow {
+            user: self.inviter.map(|inviter| work.get(inviter)),
+            platform: work.get(self.platform),
+            templates: work.get(self.templates),
+        }
     }
 }
 
@@ -56,6 +64,7 @@ impl CommandService {
         let organization = Some(&organization.state).filter(|it| it.is_of(app_id)).ok_or_else(dead_token)?;
         let invitation = organization.invitation(invitation_id, self.clock.now()).ok_or_else(dead_token)?;
         let address = self.invited_address(organization_id, invitation_id, invitation).await?;
-        Ok(Presented { organization_id, invitation_id, address, inviter: invitation.inviter.user() })
+        let (app_id, inviter) = (app_id.clone(), invitation.inviter.user());
+        Ok(Presented { app_id, organization_id, invitation_id, address, inviter })
     }
 }

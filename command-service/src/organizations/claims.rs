@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use domain::app::App;
 use domain::memberships::Memberships;
 use domain::organization::{Organization, OrganizationId};
-use domain::{Stream as _, StreamId, UserId};
+use domain::role_templates::RoleTemplates;
+use domain::{AppId, Stream as _, StreamId, UserId};
 use event_store::Reads;
 use http_kit::cookies::longest_access_token;
 use http_kit::problem::Problem;
@@ -58,48 +59,62 @@ impl CommandService {
             &read.state.organizations
         };
         let mut claims = OrgClaims::within(bytes);
+        let Some(app_id) = app.id.as_ref().filter(|_| !listed.is_empty()) else { return Ok(claims) };
+        let member = MemberOf { app_id, user_id };
+        let is_too_much = claims.are_too_many(listed.len());
         let active = active.filter(|organization_id| listed.contains(organization_id));
+        let ids: Vec<OrganizationId> = listed.iter().copied().filter(|_| !is_too_much).collect();
+        let first = active.iter().chain(ids.iter().take(TOGETHER)).map(Organization::stream);
+        let streams: Vec<StreamId> = first.chain([RoleTemplates::stream(app_id)]).collect();
+        reads.fetch(&streams).await?;
+        let templates = reads.load::<RoleTemplates>(app_id).await?;
         if let Some(id) = active
-            && let Some(claim) = self.org_claim(reads, app, user_id, id).await?
+            && let Some(claim) = member.claim(reads, &templates.state, id).await?
         {
             claims.act_for(id, &claim);
         }
-        if claims.are_too_many(listed.len()) {
+        if is_too_much {
             claims.leave_out();
-            return Ok(claims);
         }
-        let ids: Vec<OrganizationId> = listed.iter().copied().collect();
-        for ids in ids.chunks(TOGETHER) {
+        for (number, ids) in ids.chunks(TOGETHER).enumerate() {
             if !claims.have_room() {
                 break;
             }
-            let streams: Vec<StreamId> = ids.iter().map(Organization::stream).collect();
-            reads.fetch(&streams).await?;
+            if number > 0 {
+                reads.fetch(&ids.iter().map(Organization::stream).collect::<Vec<_>>()).await?;
+            }
             for id in ids {
-                if let Some(claim) = self.org_claim(reads, app, user_id, *id).await? {
+                if let Some(claim) = member.claim(reads, &templates.state, *id).await? {
                     claims.add(*id, claim);
                 }
             }
         }
         Ok(claims)
     }
+}
 
-    /// What the person is in this organization, if they are a member.
-    async fn org_claim(
+/// A person who may be a member of organizations of an app.
+struct MemberOf<'a> {
+    app_id: &'a AppId,
+    user_id: UserId,
+}
+
+impl MemberOf<'_> {
+    /// What they are in this organization, if they are a member.
+    async fn claim(
         &self,
         reads: &Reads<'_>,
-        app: &App,
-        user_id: UserId,
+        templates: &RoleTemplates,
         organization_id: OrganizationId,
     ) -> Result<Option<OrgClaim>, Problem> {
         let organization = reads.load::<Organization>(&organization_id).await?;
         let organization = &organization.state;
-        let is_of_app = app.id.as_ref().is_some_and(|app_id| organization.is_of(app_id));
-        let member = organization.role_of(user_id).zip(organization.slug.as_ref()).filter(|_| is_of_app);
-        Ok(member.map(|(role, slug)| OrgClaim {
+        let role = organization.role_of(self.user_id).filter(|_| organization.is_of(self.app_id));
+        let permissions = |role| organization.permissions(role, templates).into_iter().flatten().cloned();
+        Ok(role.zip(organization.slug.as_ref()).map(|(role, slug)| OrgClaim {
             slug: slug.clone(),
             role: role.clone(),
-            permissions: vec![],
+            permissions: permissions(role).collect(),
         }))
     }
 }

@@ -9,6 +9,7 @@ use domain::UserId;
 use domain::decisions::{RemoveMember, SetMember};
 use domain::memberships::Memberships;
 use domain::organization::{Acting, Organization};
+use domain::role_templates::RoleTemplates;
 use domain::user::User;
 use event_store::Loaded;
 use http_kit::Page;
@@ -38,7 +39,7 @@ type OrganizationMemberPage = Page<MemberBody>;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MemberRole {
-    /// `owner`, `admin` or `member`.
+    /// `owner`, `admin`, `member`, or a role of the organization or of the app.
     pub role: String,
 }
 
@@ -104,10 +105,12 @@ async fn set(
     let set = SetMember { organization_id, acting, user_id, role, at: context.at };
     let (mut reads, user) = Reads::one::<User>(&user_id);
     let organization = reads.of::<Organization>(&organization_id);
+    let templates = reads.of::<RoleTemplates>(&app_id);
     let memberships = reads.of::<Memberships>(&user_id);
     let decide = move |work: &mut Work| {
-        let (user, organization, memberships) = work.drafts((user, organization, memberships));
-        set.decide(user, organization, memberships).map_err(not_organized)?;
+        let (user, organization, templates, memberships) =
+            work.drafts((user, organization, templates, memberships));
+        set.decide(user, organization, templates, memberships).map_err(not_organized)?;
         let member = organization.members.get(&user_id).ok_or_else(Problem::not_found)?;
         Ok(MemberBody::of(user_id, member, Some(user)))
     };

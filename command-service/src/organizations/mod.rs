@@ -11,11 +11,16 @@ mod erase;
 mod find;
 pub(crate) mod members;
 mod read;
+mod role_templates;
+mod roles;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use domain::decisions::NotOrganized;
-use domain::organization::{Organization, OrganizationError};
+use domain::organization::{
+    InvalidRolePermission, Organization, OrganizationError, RolePermission, RoleProblem,
+};
 use domain::{Role, Timestamp, UserId};
 use http_kit::problem::Problem;
 use schemas::{field_codes, problems};
@@ -34,6 +39,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
         .merge(change::routes())
         .merge(delete::routes())
         .merge(members::routes())
+        .merge(roles::routes())
+        .merge(role_templates::routes())
 }
 
 /// The organization of a path.
@@ -86,7 +93,7 @@ pub(crate) fn parse_role(text: &str) -> Result<Role, Problem> {
     Role::parse(text).map_err(|_| no_such_role(&OrganizationError::NoSuchRole))
 }
 
-fn no_such_role(why: &OrganizationError) -> Problem {
+fn no_such_role(why: &impl ToString) -> Problem {
     Problem::invalid("/role", field_codes::INVALID, why.to_string())
 }
 
@@ -102,6 +109,51 @@ pub(crate) fn not_organized(why: NotOrganized) -> Problem {
     }
 }
 
+/// For a role that stays as it is.
+fn role_refused(error: RoleProblem) -> Problem {
+    match error {
+        RoleProblem::Absent => Problem::not_found(),
+        RoleProblem::Reserved => no_such_role(&error),
+        RoleProblem::TooManyPermissions => {
+            Problem::invalid("/permissions", field_codes::TOO_LONG, error.to_string())
+        }
+        RoleProblem::TooMany => Problem::new(problems::TOO_MANY_CUSTOM_ROLES),
+        RoleProblem::InUse => Problem::new(problems::ROLE_IN_USE),
+    }
+}
+
+/// What a role allows.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = RolePermissionsRequest)]
+#[serde(deny_unknown_fields)]
+struct RolePermissions {
+    /// Permissions of the app's own, such as `billing:read`, at most 50: lower-case letters, digits, `_` and `-`, in parts
+    /// divided by `:`; a later part may have `*`. Watchword hands them on in tokens and introspection.
+    #[schema(max_items = 50)]
+    permissions: Vec<String>,
+}
+
+impl RolePermissions {
+    fn parse(self) -> Result<BTreeSet<RolePermission>, Problem> {
+        let (mut parsed, mut problem) = (BTreeSet::new(), None::<Problem>);
+        for (index, text) in self.permissions.into_iter().enumerate() {
+            match RolePermission::parse(text) {
+                Ok(permission) => {
+                    parsed.insert(permission);
+                }
+                Err(error @ InvalidRolePermission) => {
+                    let (pointer, detail) = (format!("/permissions/{index}"), error.to_string());
+                    problem = Some(match problem {
+                        Some(problem) => problem.field(pointer, field_codes::INVALID, detail),
+                        None => Problem::invalid(pointer, field_codes::INVALID, detail),
+                    });
+                }
+            }
+        }
+        problem.map_or(Ok(parsed), Err)
+    }
+}
+
 /// For a command that an organization refused.
 pub(crate) fn refused(error: OrganizationError) -> Problem {
     match error {
@@ -112,6 +164,7 @@ pub(crate) fn refused(error: OrganizationError) -> Problem {
         OrganizationError::NotAllowed | OrganizationError::AboveOneself => {
             Problem::forbidden().detail(error.to_string())
         }
+        OrganizationError::Role(error) => role_refused(error),
         OrganizationError::LastOwner => Problem::new(problems::LAST_OWNER),
         OrganizationError::NoSuchRole => no_such_role(&error),
         OrganizationError::TooManyMembers => {

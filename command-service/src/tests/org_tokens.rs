@@ -8,12 +8,12 @@ use super::organizations::{ORGS, Somebody, said};
 use super::*;
 
 /// What a token says, whoever signed it.
-fn claims(token: &str) -> Value {
+pub(super) fn claims(token: &str) -> Value {
     let part = token.split('.').nth(1).expect("a JWT");
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).expect("base64")).expect("JSON")
 }
 
-fn granted(answer: &Answer) -> Value {
+pub(super) fn granted(answer: &Answer) -> Value {
     assert!(answer.status.is_success(), "{}", answer.body);
     claims(&answer.text("access_token"))
 }
@@ -23,7 +23,7 @@ fn owner_of_engines() -> Value {
 }
 
 impl World {
-    async fn introspect(&self, token: &str) -> Value {
+    pub(super) async fn introspect(&self, token: &str) -> Value {
         let key = self.key.expose_secret();
         let body = Some(json!({ "token": token }));
         let answer = self.call("POST", "/v1/apps/default/auth/introspect", Some(key), body).await;
@@ -31,12 +31,12 @@ impl World {
         answer.body
     }
 
-    async fn act_for(&self, token: &str, org: &str) -> Answer {
+    pub(super) async fn act_for(&self, token: &str, org: &str) -> Answer {
         let body = Some(json!({ "org_id": org }));
         self.call("POST", "/v1/apps/default/auth/active-org", Some(token), body).await
     }
 
-    async fn refresh(&self, token: &str) -> Answer {
+    pub(super) async fn refresh(&self, token: &str) -> Answer {
         self.auth("refresh", json!({ "refresh_token": token })).await
     }
 }

@@ -3,6 +3,7 @@
 use domain::decisions::SetMember;
 use domain::memberships::Memberships;
 use domain::organization::{Acting, Organization, OrganizationId};
+use domain::role_templates::RoleTemplates;
 
 use super::*;
 
@@ -36,10 +37,12 @@ impl World {
         let mut reads = Reads::new();
         let user = reads.of::<User>(&user_id);
         let organization = reads.of::<Organization>(&organization_id);
+        let templates = reads.of::<RoleTemplates>(&AppId::default_app());
         let memberships = reads.of::<Memberships>(&user_id);
         let decide = move |work: &mut dispatcher::Work| {
-            let (user, organization, memberships) = work.drafts((user, organization, memberships));
-            set.decide(user, organization, memberships)
+            let (user, organization, templates, memberships) =
+                work.drafts((user, organization, templates, memberships));
+            set.decide(user, organization, templates, memberships)
         };
         self.service.dispatcher.run(self.context_of_system(), reads, decide).await.expect("is enrolled");
     }

@@ -13,6 +13,7 @@ use crate::organization::{
     Invitation, InvitationId, Inviter, Organization, OrganizationCommand, OrganizationError, OrganizationId,
 };
 use crate::permission::Permission;
+use crate::role_templates::RoleTemplates;
 use crate::user::User;
 
 /// Accepts an invitation.
@@ -53,6 +54,8 @@ pub struct InviterNow<'a> {
     pub user: Option<&'a User>,
     /// The platform's own app, which has its keys.
     pub platform: &'a App,
+    /// What the app's roles allow.
+    pub templates: &'a RoleTemplates,
 }
 
 impl InviterNow<'_> {
@@ -84,7 +87,10 @@ fn open<'a>(
 ) -> Option<&'a Invitation> {
     let app_id = app.id.as_ref()?;
     let invitation = organization.invitation(invitation_id, at).filter(|_| organization.is_of(app_id))?;
-    inviter.may_invite(invitation.inviter, app, at).then_some(invitation)
+    // A role that is gone, or that a member may no longer give, is nobody's.
+    let may_give =
+        organization.require_may_give(invitation.inviter.acting(), &invitation.role, inviter.templates);
+    (may_give.is_ok() && inviter.may_invite(invitation.inviter, app, at)).then_some(invitation)
 }
 
 /// Registers with an invitation, in an app that takes nobody else.
@@ -188,6 +194,7 @@ mod tests {
             invitee_id: USER,
             email: email(),
             role: role(name),
+            is_template: false,
             inviter,
             delivery: SentBy::Platform,
             ttl: 100,
@@ -221,7 +228,8 @@ mod tests {
         organization: &mut Draft<Organization>,
     ) -> Result<(), NotAccepted> {
         let platform = Draft::new();
-        let inviter = InviterNow { user: Some(inviter), platform: &platform };
+        let inviter =
+            InviterNow { user: Some(inviter), platform: &platform, templates: &RoleTemplates::default() };
         accept.decide(&app(), inviter, user, organization, &mut Draft::new())
     }
 
@@ -268,6 +276,7 @@ mod tests {
             acting: Acting::App,
             user_id,
             role: role(name),
+            is_template: false,
             at: at(10),
         };
         let remove = OrganizationCommand::RemoveMember { acting: Acting::App, user_id: BEA, at: at(10) };
@@ -319,6 +328,7 @@ mod tests {
                 invitee_id: USER,
                 email: email(),
                 role: role("member"),
+                is_template: false,
                 inviter: Inviter::Member(BEA),
                 delivery: SentBy::Platform,
                 ttl: 100,
@@ -347,7 +357,8 @@ mod tests {
         let register =
             |second| RegisterInvited { invitation_id: INVITATION, invited: Some(email()), at: at(second) };
         let lets_in = |register: RegisterInvited, inviter: &User, address: &Email| {
-            let inviter = InviterNow { user: Some(inviter), platform: &platform };
+            let inviter =
+                InviterNow { user: Some(inviter), platform: &platform, templates: &RoleTemplates::default() };
             register.lets_in(&app(), inviter, &organization, address)
         };
         assert!(lets_in(register(50), &bea, &email()));
@@ -384,7 +395,8 @@ mod tests {
             (none(), none(), false),
         ] {
             let mut organization = inviting(Inviter::Key(KEY), "owner");
-            let inviter = InviterNow { user: None, platform: &platform };
+            let inviter =
+                InviterNow { user: None, platform: &platform, templates: &RoleTemplates::default() };
             let (ada, mut memberships) = (user([verified()]), Draft::new());
             let done = accept_at(50).decide(&app, inviter, &ada, &mut organization, &mut memberships);
             assert_eq!(done, if lives { Ok(()) } else { dead() });
@@ -400,6 +412,7 @@ mod tests {
                 invitee_id: USER,
                 email: email(),
                 role: role(name),
+                is_template: false,
                 inviter,
                 delivery: SentBy::Platform,
                 ttl: 100,

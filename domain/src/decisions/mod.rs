@@ -18,6 +18,7 @@ pub mod issue_link;
 pub mod live;
 pub mod log_in;
 pub mod mailed_tokens;
+pub mod organization_roles;
 pub mod organizations;
 pub mod own_password;
 pub mod recipient;
@@ -43,6 +44,7 @@ pub use log_in::{LogIn, NotLoggedIn};
 pub use mailed_tokens::{
     ChangeEmail, Disown, NotRequested, NotUsed, RequestToken, ResetPassword, VerifyEmail, Wanted,
 };
+pub use organization_roles::SetOrganizationRole;
 pub use organizations::{CreateOrganization, NotOrganized, RemoveMember, SetMember};
 pub use own_password::{ChangePassword, NotChanged, RequestEmailChange};
 pub use recipient::{Recipient, TokenOfAdmin};

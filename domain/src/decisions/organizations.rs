@@ -12,6 +12,7 @@ use crate::organization::{
     Acting, Organization, OrganizationCommand, OrganizationError, OrganizationId, Rank, Slug,
 };
 use crate::role::Role;
+use crate::role_templates::RoleTemplates;
 use crate::user::User;
 
 /// Why an organization, or its members, stay as they are.
@@ -61,6 +62,7 @@ impl CreateOrganization {
             acting: Acting::App,
             user_id: owner,
             role,
+            is_template: false,
             at,
         })?;
         Ok(memberships.execute(MembershipsCommand::Join { user_id: owner, organization_id, at })?)
@@ -104,6 +106,7 @@ impl SetMember {
         &self,
         user: &User,
         organization: &mut Draft<Organization>,
+        templates: &RoleTemplates,
         memberships: &mut Draft<Memberships>,
     ) -> Result<(), NotOrganized> {
         let Self { organization_id, acting, user_id, role, at } = self.clone();
@@ -111,11 +114,14 @@ impl SetMember {
         if !organization.app_id.as_ref().is_some_and(|app_id| user.is_of(app_id)) {
             return Err(OrganizationError::NoSuchMember.into());
         }
+        let is_template = templates.permissions(&role).is_some();
         if acting != Acting::App || organization.role_of(user_id).is_some() {
-            let change = OrganizationCommand::ChangeRole { acting, user_id, role, at };
+            organization.role_of(user_id).ok_or(OrganizationError::NoSuchMember)?;
+            organization.require_may_give(acting, &role, templates)?;
+            let change = OrganizationCommand::ChangeRole { acting, user_id, role, is_template, at };
             return Ok(organization.execute(change)?);
         }
-        organization.execute(OrganizationCommand::AddMember { acting, user_id, role, at })?;
+        organization.execute(OrganizationCommand::AddMember { acting, user_id, role, is_template, at })?;
         Ok(memberships.execute(MembershipsCommand::Join { user_id, organization_id, at })?)
     }
 }
@@ -218,19 +224,27 @@ mod tests {
         let (mut organization, _) = create(&app()).expect("is created");
         let mut memberships = Draft::new();
         let by_owner = set(Acting::User(OTHER), USER, "member");
-        let refused = by_owner.decide(&registered(), &mut organization, &mut memberships);
+        let refused =
+            by_owner.decide(&registered(), &mut organization, &RoleTemplates::default(), &mut memberships);
         assert_eq!(refused, Err(NotOrganized::Organization(OrganizationError::NoSuchMember)));
         for nobody in [user([erased()]), Draft::new()] {
             let by_app = set(Acting::App, USER, "member");
-            let refused = by_app.decide(&nobody, &mut organization, &mut memberships);
+            let refused =
+                by_app.decide(&nobody, &mut organization, &RoleTemplates::default(), &mut memberships);
             assert_eq!(refused, Err(NotOrganized::Organization(OrganizationError::NoSuchMember)));
         }
         assert!(memberships.events().is_empty());
         let by_app = set(Acting::App, USER, "member");
-        by_app.decide(&registered(), &mut organization, &mut memberships).expect("is added");
-        by_owner.decide(&registered(), &mut organization, &mut memberships).expect("is that already");
+        by_app
+            .decide(&registered(), &mut organization, &RoleTemplates::default(), &mut memberships)
+            .expect("is added");
+        by_owner
+            .decide(&registered(), &mut organization, &RoleTemplates::default(), &mut memberships)
+            .expect("is that already");
         let admin = set(Acting::User(OTHER), USER, "admin");
-        admin.decide(&registered(), &mut organization, &mut memberships).expect("is changed");
+        admin
+            .decide(&registered(), &mut organization, &RoleTemplates::default(), &mut memberships)
+            .expect("is changed");
         assert_eq!(organization.decided()[2..], ["MemberAdded", "MemberRoleChanged"]);
         assert_eq!(memberships.decided(), ["OrganizationJoined"]);
     }
@@ -245,7 +259,8 @@ mod tests {
             memberships.execute(join).expect("joins");
         }
         let by_app = set(Acting::App, USER, "member");
-        let refused = by_app.decide(&registered(), &mut organization, &mut memberships);
+        let refused =
+            by_app.decide(&registered(), &mut organization, &RoleTemplates::default(), &mut memberships);
         assert_eq!(refused, Err(NotOrganized::Memberships(TooManyOrganizations)));
     }
 

@@ -195,6 +195,30 @@ pub struct MemberRemoved {
     pub at: Timestamp,
 }
 
+/// A role of the organization's own was made, or allows something else from now on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OrganizationRoleSet {
+    /// The organization.
+    pub organization_id: OrganizationId,
+    /// The role.
+    pub role: Role,
+    /// What it allows.
+    pub permissions: BTreeSet<RolePermission>,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+/// A role of the organization's own was deleted. Nobody had it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OrganizationRoleDeleted {
+    /// The organization.
+    pub organization_id: OrganizationId,
+    /// The role.
+    pub role: Role,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
 events! {
     /// The events of an organization.
     #[expect(clippy::large_enum_variant, reason = "an event is short-lived, and most are of the other kinds")]
@@ -210,6 +234,8 @@ events! {
     OrganizationKeyRevoked: open,
     MemberRoleChanged: open,
     MemberRemoved: open,
+    OrganizationRoleSet: open,
+    OrganizationRoleDeleted: open,
 }
 
 impl OrganizationEvent {
@@ -227,6 +253,8 @@ impl OrganizationEvent {
             Self::OrganizationKeyRevoked(event) => event.organization_id,
             Self::MemberRoleChanged(event) => event.organization_id,
             Self::MemberRemoved(event) => event.organization_id,
+            Self::OrganizationRoleSet(event) => event.organization_id,
+            Self::OrganizationRoleDeleted(event) => event.organization_id,
         }
     }
 }
@@ -252,8 +280,8 @@ macro_rules! about {
 }
 
 about! {
-    nobody: OrganizationCreated, OrganizationRenamed, OrganizationDeleted, InvitationRevoked,
-        OrganizationKeyIssued, OrganizationKeyRevoked;
+    nobody: OrganizationCreated, OrganizationRenamed, OrganizationDeleted, OrganizationRoleSet, OrganizationRoleDeleted,
+        InvitationRevoked, OrganizationKeyIssued, OrganizationKeyRevoked;
     a_member: MemberAdded, InvitationAccepted, MemberRoleChanged, MemberRemoved;
 }
 
@@ -283,7 +311,9 @@ impl Claiming for OrganizationEvent {
             | Self::OrganizationKeyIssued(_)
             | Self::OrganizationKeyRevoked(_)
             | Self::MemberRoleChanged(_)
-            | Self::MemberRemoved(_) => vec![],
+            | Self::MemberRemoved(_)
+            | Self::OrganizationRoleSet(_)
+            | Self::OrganizationRoleDeleted(_) => vec![],
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Acting, InvitationAccepted, InvitationRevoked, MAX_MEMBERS, MemberInvited, Organization,
-    OrganizationError, OrganizationEvent, Rank, require_role,
+    OrganizationError, OrganizationEvent, Rank,
 };
 use crate::app::ApiKeyId;
 use crate::email::Email;
@@ -63,6 +63,8 @@ pub struct Invite {
     pub invitee_id: UserId,
     pub email: Email,
     pub role: Role,
+    /// Whether the app has a template of this role.
+    pub is_template: bool,
     pub inviter: Inviter,
     /// Who delivers it.
     pub delivery: SentBy,
@@ -93,9 +95,10 @@ impl Organization {
     }
 
     pub(super) fn invite(&self, invite: Invite) -> Result<Option<OrganizationEvent>, OrganizationError> {
-        let Invite { invitation_id, invitee_id, email, role, inviter, delivery, ttl, at } = invite;
+        let Invite { invitation_id, invitee_id, email, role, is_template, inviter, delivery, ttl, at } =
+            invite;
         let rank = self.require(inviter.acting(), Rank::Admin)?;
-        require_role(&role)?;
+        self.require_role(&role, is_template)?;
         if Rank::of(&role) > rank {
             return Err(OrganizationError::AboveOneself);
         }

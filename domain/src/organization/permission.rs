@@ -39,6 +39,27 @@ impl RolePermission {
         if well_formed { Ok(Self(text)) } else { Err(InvalidRolePermission) }
     }
 
+    /// Whether this one may stand for the other: they are the same, or a part `*` stands for any part, and as the last one for
+    /// all that follow. That decides only what an admin cannot give; what a permission allows, the app decides.
+    pub fn covers(&self, other: &Self) -> bool {
+        let (mine, theirs): (Vec<&str>, Vec<&str>) =
+            (self.0.split(':').collect(), other.0.split(':').collect());
+        let covers_the_rest = mine.last() == Some(&"*") && mine.len() <= theirs.len();
+        (mine.len() == theirs.len() || covers_the_rest)
+            && mine.iter().zip(&theirs).all(|(mine, theirs)| mine == theirs || *mine == "*")
+    }
+
+    /// Whether an app could take something for covered by both. What `*` means within a part is the app's, too: here it may be
+    /// anything.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (mine, theirs): (Vec<&str>, Vec<&str>) =
+            (self.0.split(':').collect(), other.0.split(':').collect());
+        let (short, long) = if mine.len() <= theirs.len() { (&mine, &theirs) } else { (&theirs, &mine) };
+        let is_pattern = |part: &str| part.contains('*');
+        (short.len() == long.len() || short.last().is_some_and(|part| is_pattern(part)))
+            && short.iter().zip(long).all(|(one, other)| one == other || is_pattern(one) || is_pattern(other))
+    }
+
     /// The permission as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -67,6 +88,62 @@ impl From<RolePermission> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wildcard_covers_a_part_and_at_the_end_the_rest() {
+        let covers = |one: &str, other: &str| {
+            let parsed = |text: &str| RolePermission::parse(text).expect("valid");
+            parsed(one).covers(&parsed(other))
+        };
+        for (one, other) in [
+            ("billing:read", "billing:read"),
+            ("billing:*", "billing:read"),
+            ("billing:*", "billing:*"),
+            ("billing:*", "billing:read:own"),
+            ("billing:*:own", "billing:read:own"),
+        ] {
+            assert!(covers(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("billing:read", "billing:write"),
+            ("billing:read", "billing:*"),
+            ("billing:*", "billing"),
+            ("billing", "billing:read"),
+            ("billing:*:own", "billing:read"),
+            ("billing:*", "billings:read"),
+            ("billing:r*", "billing:read"),
+        ] {
+            assert!(!covers(one, other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn permissions_overlap_where_an_app_could_take_both_for_the_same() {
+        let overlap = |one: &str, other: &str| {
+            let parsed = |text: &str| RolePermission::parse(text).expect("valid");
+            let (one, other) = (parsed(one), parsed(other));
+            assert_eq!(one.overlaps(&other), other.overlaps(&one));
+            one.overlaps(&other)
+        };
+        for (one, other) in [
+            ("billing:read", "billing:read"),
+            ("billing:*", "billing:read:own"),
+            ("billing:*:own", "billing:read:*"),
+            ("billing:r*", "billing:read"),
+            ("billing:r*", "billing:read:own"),
+        ] {
+            assert!(overlap(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("billing:read", "billing:write"),
+            ("billing", "billing:read"),
+            ("billing:*:own", "billing:read"),
+            ("billing:*:own", "billing:read:all"),
+            ("billing:*", "billings:read"),
+        ] {
+            assert!(!overlap(one, other), "{one} {other}");
+        }
+    }
 
     #[test]
     fn names_parts_and_wildcards() {

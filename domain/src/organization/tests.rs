@@ -47,7 +47,13 @@ fn organization() -> Draft<Organization> {
 }
 
 fn change(acting: UserId, user_id: UserId, name: &str) -> OrganizationCommand {
-    OrganizationCommand::ChangeRole { acting: Acting::User(acting), user_id, role: role(name), at: at(9) }
+    OrganizationCommand::ChangeRole {
+        acting: Acting::User(acting),
+        user_id,
+        role: role(name),
+        is_template: false,
+        at: at(9),
+    }
 }
 
 fn remove(acting: UserId, user_id: UserId) -> OrganizationCommand {
@@ -55,7 +61,7 @@ fn remove(acting: UserId, user_id: UserId) -> OrganizationCommand {
 }
 
 fn add(acting: Acting, name: &str) -> OrganizationCommand {
-    OrganizationCommand::AddMember { acting, user_id: EVE, role: role(name), at: at(9) }
+    OrganizationCommand::AddMember { acting, user_id: EVE, role: role(name), is_template: false, at: at(9) }
 }
 
 fn delete(acting: UserId) -> OrganizationCommand {

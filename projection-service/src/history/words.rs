@@ -9,6 +9,7 @@ use domain::magic_link::MagicLinkEvent;
 use domain::mail::MailKind;
 use domain::memberships::MembershipsEvent;
 use domain::organization::{OrganizationEvent, RemovalReason};
+use domain::role_templates::RoleTemplatesEvent;
 use domain::session::{LoginMethod, RevocationReason, SessionEvent};
 use domain::settings::SentBy;
 use domain::user::{ErasureReason, MailboxProof, ProfileField, RegistrationMethod, ResetReason, UserEvent};
@@ -29,6 +30,7 @@ pub(super) fn words(event: &Event) -> String {
         Event::Journal(event) => journal(event),
         Event::Organization(event) => organization(event),
         Event::Memberships(event) => memberships(event),
+        Event::RoleTemplates(event) => role_templates(event),
     }
 }
 
@@ -326,6 +328,12 @@ fn organization(event: &OrganizationEvent) -> String {
         OrganizationEvent::MemberRoleChanged(event) => {
             format!("Role in the organization {} changed to {}", event.organization_id, event.role)
         }
+        OrganizationEvent::OrganizationRoleSet(event) => {
+            format!("Role {} of the organization {} set", event.role, event.organization_id)
+        }
+        OrganizationEvent::OrganizationRoleDeleted(event) => {
+            format!("Role {} of the organization {} deleted", event.role, event.organization_id)
+        }
         OrganizationEvent::MemberRemoved(event) => {
             let why = match event.reason {
                 RemovalReason::Left => "they left",
@@ -333,6 +341,16 @@ fn organization(event: &OrganizationEvent) -> String {
                 RemovalReason::Erased => "the person was erased",
             };
             format!("No longer a member of the organization {}: {why}", event.organization_id)
+        }
+    }
+}
+
+/// An app's roles are about no person.
+fn role_templates(event: &RoleTemplatesEvent) -> String {
+    match event {
+        RoleTemplatesEvent::RoleTemplateSet(event) => format!("Role {} of organizations set", event.role),
+        RoleTemplatesEvent::RoleTemplateDeleted(event) => {
+            format!("Role {} of organizations deleted", event.role)
         }
     }
 }

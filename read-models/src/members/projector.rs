@@ -84,7 +84,9 @@ impl<'a> Changes<'a> {
             | OrganizationEvent::MemberInvited(_)
             | OrganizationEvent::InvitationRevoked(_)
             | OrganizationEvent::OrganizationKeyIssued(_)
-            | OrganizationEvent::OrganizationKeyRevoked(_) => {}
+            | OrganizationEvent::OrganizationKeyRevoked(_)
+            | OrganizationEvent::OrganizationRoleSet(_)
+            | OrganizationEvent::OrganizationRoleDeleted(_) => {}
             OrganizationEvent::OrganizationDeleted(event) => {
                 self.memberships.retain(|(id, _), _| *id != event.organization_id);
                 self.deleted.insert(event.organization_id);

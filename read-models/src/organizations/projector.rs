@@ -141,6 +141,8 @@ fn change(
         OrganizationEvent::OrganizationKeyIssued(event) => touch(event.at),
         OrganizationEvent::OrganizationKeyRevoked(event) => touch(event.at),
         OrganizationEvent::MemberRoleChanged(event) => touch(event.at),
+        OrganizationEvent::OrganizationRoleSet(event) => touch(event.at),
+        OrganizationEvent::OrganizationRoleDeleted(event) => touch(event.at),
         OrganizationEvent::MemberRemoved(event) => {
             touch(event.at);
             draft.members -= 1;

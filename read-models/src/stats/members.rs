@@ -83,7 +83,9 @@ impl Members {
                 | OrganizationEvent::MemberInvited(_)
                 | OrganizationEvent::InvitationRevoked(_)
                 | OrganizationEvent::OrganizationKeyIssued(_)
-                | OrganizationEvent::OrganizationKeyRevoked(_) => {}
+                | OrganizationEvent::OrganizationKeyRevoked(_)
+                | OrganizationEvent::OrganizationRoleSet(_)
+                | OrganizationEvent::OrganizationRoleDeleted(_) => {}
             },
             // The organizations say so too, a moment later, but nothing may name the person meanwhile.
             Event::User(UserEvent::UserErased(event)) => {

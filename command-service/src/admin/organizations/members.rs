@@ -10,6 +10,7 @@ use domain::app::App;
 use domain::decisions::{MayActOn, RemoveMember, SetMember};
 use domain::memberships::Memberships;
 use domain::organization::{Acting, Organization};
+use domain::role_templates::RoleTemplates;
 use domain::user::User;
 use http_kit::answers::MemberBody;
 use http_kit::cookies::Credentials;
@@ -60,11 +61,13 @@ async fn set(
     let (mut reads, user) = Reads::one::<User>(&user_id);
     let app = reads.of::<App>(&app_id);
     let organization = reads.of::<Organization>(&organization_id);
+    let templates = reads.of::<RoleTemplates>(&app_id);
     let memberships = reads.of::<Memberships>(&user_id);
     let decide = move |work: &mut Work| {
         may_act.decide(work.get(app), work.get(user)).map_err(may_not_act)?;
-        let (user, organization, memberships) = work.drafts((user, organization, memberships));
-        set.decide(user, organization, memberships).map_err(not_organized)
+        let (user, organization, templates, memberships) =
+            work.drafts((user, organization, templates, memberships));
+        set.decide(user, organization, templates, memberships).map_err(not_organized)
     };
     let done = service.run_as(&caller, context, reads, decide).await?;
     let now = service.repository.load::<Organization>(&organization_id).await?;

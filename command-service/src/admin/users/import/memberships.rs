@@ -5,6 +5,7 @@ use domain::decisions::SetMember;
 use domain::draft::Draft;
 use domain::memberships::{MAX_ORGANIZATIONS, Memberships};
 use domain::organization::{Acting, Organization, OrganizationId, Slug};
+use domain::role_templates::RoleTemplates;
 use domain::user::User;
 use domain::{AppId, Role, Timestamp, UserId};
 use http_kit::problem::{Problem, both, each};
@@ -51,11 +52,15 @@ pub(super) fn memberships(received: &[ReceivedMembership]) -> Result<Vec<Members
 }
 
 /// Memberships whose organizations were found, in the order of the line.
-pub(super) struct Found(Vec<(OrganizationId, Role)>);
+pub(super) struct Found {
+    app_id: AppId,
+    memberships: Vec<(OrganizationId, Role)>,
+}
 
 /// Access to them, for a decision.
 pub(super) struct Handles {
     memberships: Handle<Memberships>,
+    templates: Handle<RoleTemplates>,
     organizations: Vec<(OrganizationId, Handle<Organization>, Role)>,
 }
 
@@ -74,18 +79,19 @@ impl Found {
             };
             found.push((organization_id, role.clone()));
         }
-        Ok(Self(found))
+        Ok(Self { app_id: app_id.clone(), memberships: found })
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.memberships.is_empty()
     }
 
     /// Adds them to what a decision reads.
     pub fn read(&self, user_id: UserId, reads: &mut Reads) -> Handles {
         let of = |(id, role): &(OrganizationId, Role)| (*id, reads.of::<Organization>(id), role.clone());
-        let organizations = self.0.iter().map(of).collect();
-        Handles { memberships: reads.of::<Memberships>(&user_id), organizations }
+        let organizations = self.memberships.iter().map(of).collect();
+        let templates = reads.of::<RoleTemplates>(&self.app_id);
+        Handles { memberships: reads.of::<Memberships>(&user_id), templates, organizations }
     }
 
     /// Decides them for a person who is not imported.
@@ -96,11 +102,12 @@ impl Found {
         user_id: UserId,
         at: Timestamp,
     ) -> Result<(), Problem> {
+        let templates = service.repository.load::<RoleTemplates>(&self.app_id).await?;
         let mut memberships = Draft::of(service.repository.load::<Memberships>(&user_id).await?);
-        for (index, (organization_id, role)) in self.0.iter().enumerate() {
+        for (index, (organization_id, role)) in self.memberships.iter().enumerate() {
             let mut organization = Draft::of(service.repository.load::<Organization>(organization_id).await?);
             set(*organization_id, user_id, role, at)
-                .decide(user, &mut organization, &mut memberships)
+                .decide(user, &mut organization, &templates.state, &mut memberships)
                 .map_err(|why| refused(index, &not_organized(why)))?;
         }
         Ok(())
@@ -117,9 +124,10 @@ impl Handles {
         at: Timestamp,
     ) -> Result<(), Problem> {
         for (index, (organization_id, organization, role)) in self.organizations.iter().enumerate() {
-            let (user, organization, memberships) = work.drafts((user, *organization, self.memberships));
+            let (user, organization, templates, memberships) =
+                work.drafts((user, *organization, self.templates, self.memberships));
             set(*organization_id, user_id, role, at)
-                .decide(user, organization, memberships)
+                .decide(user, organization, templates, memberships)
                 .map_err(|why| refused(index, &not_organized(why)))?;
         }
         Ok(())
