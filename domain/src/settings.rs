@@ -23,7 +23,7 @@ pub enum Registration {
     /// Anyone.
     #[default]
     Open,
-    /// People with an invitation, and users created by an admin.
+    /// People with an invitation to an organization, which its owners and admins make, and users created by an admin.
     InviteOnly,
     /// Only users created by an admin.
     Closed,

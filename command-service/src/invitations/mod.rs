@@ -35,7 +35,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 pub(crate) struct InvitationBody {
     /// Its id.
     id: Uuid,
-    /// The address that it was sent to. Null once its owner was erased.
+    /// The address that it was sent to. Null once a person was erased who had verified it when they were invited.
     #[schema(required)]
     email: Option<String>,
     /// The role that it gives.

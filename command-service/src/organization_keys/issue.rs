@@ -7,9 +7,10 @@ use axum::extract::State;
 use axum::response::Response;
 use dispatcher::{Committed, Reads, Work};
 use domain::organization::{
-    Acting, IssueKey, Organization, OrganizationCommand, OrganizationEvent, OrganizationKey,
-    OrganizationKeyIssued, RolePermission,
+    Acting, IssueKey, Organization, OrganizationEvent, OrganizationKey, OrganizationKeyIssued, Rank,
+    RolePermission,
 };
+use domain::role_templates::RoleTemplates;
 use domain::{Event, OrganizationKeyId};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body, Segments};
@@ -73,7 +74,7 @@ pub(crate) struct IssuedOrganizationKey {
         ("org_id" = Uuid, Path, description = "The organization")), security(("user" = [])),
     request_body = NewOrganizationKey,
     responses((status = 201, description = "The key, with its text", body = IssuedOrganizationKey),
-        (status = 403, description = "`forbidden`: the caller's role does not allow it"),
+        (status = 403, description = "`forbidden`: the caller's role does not allow it, or the app gives a permission to owners alone"),
         (status = 409, description = "`too_many_api_keys`"),
         (status = 422, description = "`validation_failed`")))]
 async fn issue(
@@ -92,10 +93,14 @@ async fn issue(
     let key_id = OrganizationKeyId(service.clock.new_id());
     let expires_at = body.expires_at.map(|time| time.0);
     let issue = IssueKey { acting, key_id, name, permissions, expires_at, at };
-    let (reads, organization) = Reads::one::<Organization>(&caller.organization_id);
+    // Before a repetition is answered: whoever is an admin no more is not shown the key again.
+    caller.organization.state.require(acting, Rank::Admin).map_err(refused)?;
+    let (mut reads, organization) = Reads::one::<Organization>(&caller.organization_id);
+    let templates = reads.of::<RoleTemplates>(&app_id);
     let done = service
         .run_live(&caller.user, context, reads, move |work: &mut Work| {
-            work.execute(organization, OrganizationCommand::IssueKey(issue.clone())).map_err(refused)
+            let (organization, templates) = work.drafts((organization, templates));
+            issue.decide(organization, templates).map_err(refused)
         })
         .await?;
     issued(&service, &done)

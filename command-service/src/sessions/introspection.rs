@@ -35,6 +35,9 @@ use crate::callers::live::require_live;
 use crate::organizations::claims::Sought;
 use crate::sessions::refresh::KnownToken;
 
+/// How API keys begin, of apps and of organizations.
+const API_KEY: &str = "wwk_";
+
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(introspect)).routes(routes!(revoke))
 }
@@ -175,7 +178,8 @@ pub(crate) async fn introspect(
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/revoke", tag = "auth", operation_id = "revoke_token",
     params(("app_id" = String, Path, description = "The app")), security((), ("api_key" = []), ("client" = [])),
     request_body(content((TokenBody = "application/x-www-form-urlencoded"), (TokenBody = "application/json"))),
-    responses((status = 200, description = "The token is invalid now")))]
+    responses((status = 200, description = "The token is invalid now"),
+        (status = 400, description = "`malformed_request`: API keys are revoked elsewhere (`unsupported_token_type`)")))]
 pub(crate) async fn revoke(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
@@ -187,6 +191,9 @@ pub(crate) async fn revoke(
     let client = service.authenticator.client(&app_id, &credentials, in_body).await?;
     let standing = client.map(|client| service.count_client(&client, &request)).transpose()?.flatten();
     let FormOrJson { value: body, idempotency } = body.map_err(invalid_request)?;
+    if body.token.starts_with(API_KEY) {
+        return Err(unsupported_token_type());
+    }
     let app = service.authenticator.existing_app(&app_id).await?;
     let of_refresh = service.session_of(&app_id, &body.token).await;
     let found = match of_refresh {
@@ -204,6 +211,12 @@ pub(crate) async fn revoke(
         service.repository.journal().head().await?
     };
     Ok(described(Done::empty(position), standing))
+}
+
+/// RFC 7009 section 2.2.1. Whoever has found an API key must not believe that this has ended it.
+fn unsupported_token_type() -> Problem {
+    let detail = "an API key is revoked by an admin, or by an owner or admin of its organization";
+    Problem::malformed_member("/token", field_codes::NOT_SUPPORTED, detail).as_oauth("unsupported_token_type")
 }
 
 /// RFC 6749 section 5.2.

@@ -69,7 +69,8 @@ impl InviterNow<'_> {
             Inviter::Admin(_) => user.is_some_and(|user| app.is_admin(user)),
             Inviter::Key(key_id) => {
                 let may = |key: &ApiKey| {
-                    [Permission::Orgs, Permission::Platform].iter().any(|it| key.permissions.contains(it))
+                    let enough = [Permission::OrgsWrite, Permission::Orgs, Permission::Platform];
+                    enough.iter().any(|it| key.permissions.contains(it))
                 };
                 [app, self.platform].into_iter().any(|app| require_key(app, key_id, at).is_ok_and(may))
             }
@@ -391,6 +392,8 @@ mod tests {
             (Draft::given([created(), issued(Permission::Orgs)]), none(), true),
             (none(), Draft::given([created(), issued(Permission::Platform)]), true),
             (Draft::given([created(), issued(Permission::Orgs), revoked]), none(), false),
+            (Draft::given([created(), issued(Permission::OrgsWrite)]), none(), true),
+            (Draft::given([created(), issued(Permission::OrgsRead)]), none(), false),
             (Draft::given([created(), issued(Permission::UsersWrite)]), none(), false),
             (none(), none(), false),
         ] {

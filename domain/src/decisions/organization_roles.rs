@@ -1,4 +1,4 @@
-//! What a role of an organization's own allows: its members decide that, as far as the app lets them.
+//! What a role or an API key of an organization's own allows: its members decide that, as far as the app lets them.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,8 @@ use jiff::Timestamp;
 
 use crate::draft::Draft;
 use crate::organization::{
-    Acting, Organization, OrganizationCommand, OrganizationError, Rank, RolePermission, require_no_reserved,
+    Acting, IssueKey, Organization, OrganizationCommand, OrganizationError, Rank, RolePermission,
+    require_no_reserved,
 };
 use crate::role::Role;
 use crate::role_templates::RoleTemplates;
@@ -39,6 +40,22 @@ impl SetOrganizationRole {
     }
 }
 
+impl IssueKey {
+    /// Decides it. Whoever makes a key knows it: an admin puts nothing into one that they may put into no role.
+    ///
+    /// # Errors
+    /// See [`OrganizationError`].
+    pub fn decide(
+        &self,
+        organization: &mut Draft<Organization>,
+        templates: &RoleTemplates,
+    ) -> Result<(), OrganizationError> {
+        let rank = organization.require(self.acting, Rank::Admin)?;
+        require_no_reserved(rank, &self.permissions, templates)?;
+        organization.execute(OrganizationCommand::IssueKey(self.clone()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
@@ -50,7 +67,7 @@ mod tests {
     use crate::ids::UserId;
     use crate::organization::{
         MAX_PERMISSIONS, MAX_ROLES, MemberAdded, OrganizationCreated, OrganizationEvent, OrganizationId,
-        RoleProblem, Slug,
+        OrganizationKeyId, RoleProblem, Slug,
     };
     use crate::role_templates::{RoleTemplateSet, RoleTemplatesEvent};
 
@@ -124,6 +141,28 @@ mod tests {
         let by_stranger = set(stranger, "support", &[]).decide(&mut organization, &none);
         assert_eq!(by_stranger, Err(OrganizationError::Absent));
         assert_eq!(organization.decided(), ["OrganizationRoleSet"; 2]);
+    }
+
+    #[test]
+    fn inv_v_a_key_holds_nothing_that_the_app_gives_to_owners_alone() {
+        let templates = templates(&[("owner", &["billing:*"]), ("admin", &["tickets:read"])]);
+        let issue = |acting, name: &str| IssueKey {
+            acting: Acting::User(acting),
+            key_id: OrganizationKeyId(Uuid::from_u128(30)),
+            name: "ci".to_owned(),
+            permissions: permissions(&[name]),
+            expires_at: None,
+            at: at(2),
+        };
+        for (acting, name, why) in [
+            (BEA, "billing:*", Err(OrganizationError::AboveOneself)),
+            (BEA, "billing:read", Err(OrganizationError::AboveOneself)),
+            (BEA, "tickets:read", Ok(())),
+            (OWNER, "billing:*", Ok(())),
+            (USER, "tickets:read", Err(OrganizationError::NotAllowed)),
+        ] {
+            assert_eq!(issue(acting, name).decide(&mut organization(), &templates), why, "{name}");
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A permission of the app's own, such as `billing:read`: `[a-z0-9_-]+(:[a-z0-9_*-]+)*`, at most 64 characters. Watchword hands
-/// it on and compares nothing with it: what `billing:*` covers, the app decides.
+/// A permission of the app's own, such as `billing:read`: `[a-z0-9_-]+(:[a-z0-9_*-]+)*`, at most 64 characters. What it
+/// opens, the app decides. Watchword reads `*` at the end as everything below, to keep what is reserved for owners from others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct RolePermission(
