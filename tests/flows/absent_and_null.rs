@@ -93,6 +93,7 @@ impl Command {
             .replace("{app_id}", &app.id)
             .replace("{user_id}", &user.user_id)
             .replace("{session_id}", &user.session)
+            .replace("{role}", "support")
             .replace("{name}", "stats");
         if path.contains("{org_id}") {
             let organization = app.create_organization(&user.access, "Engines").await;
