@@ -110,9 +110,10 @@ impl ListUsers {
 
 /// List users.
 ///
-/// Newest first unless `sort` says otherwise. A listed user matches all filters. With `query` or `role`, `total` counts at most
-/// 5 000, and a page may have fewer users than `limit` although `next_cursor` leads on, where conditions rarely meet. Needs the permission `users:read`. The audit
-/// log shows who looked.
+/// Newest first unless `sort` says otherwise. A listed user matches all filters. With `query` or `role`, `total` is an estimate where
+/// more than 5 000 users meet the rarest condition, or where a word of `query` has more than eight letters. A page may have fewer users
+/// than `limit` although `next_cursor` leads on, where conditions rarely meet. Needs the permission `users:read`. The audit log shows who
+/// looked.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/users", tag = "admin", operation_id = "list_users",
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), AfterToken, ListUsers),

@@ -92,7 +92,7 @@ fn equal(server: &Server) {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     let compared: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::String(told));
     assert!(
-        output.status.success() && compared["compared"].as_array().map(Vec::len) == Some(6),
+        output.status.success() && compared["compared"].as_array().map(Vec::len) == Some(8),
         "{compared}"
     );
 }

@@ -60,7 +60,7 @@ async fn a_replaced_journal_is_reported_and_the_read_models_are_filled_anew() {
     let newer = fs::read(&read_models).unwrap();
     let is_reported = |server: &Server| {
         let (code, faults) = doctor(server.command(&["doctor", "--json"]));
-        assert_eq!((code, faults.len()), (Some(1), 6), "one for each read model: {faults:?}");
+        assert_eq!((code, faults.len()), (Some(1), 8), "one for each read model: {faults:?}");
         for fault in &faults {
             assert!(fault.contains("another journal") && fault.contains("Restoring"), "{fault}");
         }

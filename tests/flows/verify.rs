@@ -161,7 +161,7 @@ async fn each_change_of_a_store_is_named_by_the_right_command() {
     let moved = "UPDATE checkpoints SET position = position - 1 WHERE projector = 'users_v2'";
     files.alter("read-models.db", moved).await;
     let (code, told) = run(files.server.command(&["rebuild", "--all", "--verify", "--json"]));
-    assert_eq!((code, told["compared"].as_array().map(Vec::len)), (Some(1), Some(6)), "{told}");
+    assert_eq!((code, told["compared"].as_array().map(Vec::len)), (Some(1), Some(8)), "{told}");
     assert!(
         told.to_string().contains("users: event ") && told.to_string().contains("changed its checkpoint"),
         "{told}"

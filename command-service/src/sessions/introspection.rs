@@ -20,6 +20,7 @@ use http_kit::limits::{RateClass, Standing};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
+use schemas::field_codes;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokens::org_claims::MAX_ORGS;
@@ -179,7 +180,7 @@ pub(crate) async fn introspect(
     params(("app_id" = String, Path, description = "The app")), security((), ("api_key" = []), ("client" = [])),
     request_body(content((TokenBody = "application/x-www-form-urlencoded"), (TokenBody = "application/json"))),
     responses((status = 200, description = "The token is invalid now"),
-        (status = 400, description = "`malformed_request`: API keys are revoked elsewhere (`unsupported_token_type`)")))]
+        (status = 400, description = "`malformed_request`: an API key, which is revoked elsewhere (unsupported_token_type of RFC 7009)")))]
 pub(crate) async fn revoke(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,

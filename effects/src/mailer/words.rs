@@ -112,9 +112,9 @@ fn english(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Word
         MailKind::WebhookDisabled => (
             format!("A webhook of {product} was disabled"),
             format!(
-                "A webhook of {product} has accepted no event for days, so it was disabled: its program is sent nothing \
-                 any more. The list of webhooks says which one it is and what its receiver answered. Once it is enabled \
-                 again, the events since can be sent by a replay."
+                "A webhook of {product} has accepted no event for a long time, so it was disabled: it is sent nothing any more. \
+                 The list of webhooks says which one it is and what its receiver answered. Once it is enabled again, the \
+                 events since can be sent by a replay."
             ),
             None,
             "You get this mail because you are an admin of the app.",
@@ -195,8 +195,8 @@ fn german(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Words
         MailKind::WebhookDisabled => (
             format!("Ein Webhook von {product} wurde abgeschaltet"),
             format!(
-                "Ein Webhook von {product} hat seit Tagen kein Ereignis angenommen und wurde deshalb abgeschaltet: Sein \
-                 Programm bekommt nichts mehr. Die Liste der Webhooks sagt, welcher es ist und was sein Empfänger \
+                "Ein Webhook von {product} hat lange kein Ereignis angenommen und wurde deshalb abgeschaltet: Er bekommt \
+                 nichts mehr. Die Liste der Webhooks sagt, welcher es ist und was sein Empfänger \
                  geantwortet hat. Ist er wieder eingeschaltet, können die Ereignisse seither nachgeliefert werden."
             ),
             None,

@@ -1,5 +1,7 @@
 //! Disables a webhook, and has the app's admins told.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use dispatcher::{DispatchError, Reads, Work};
 use domain::app::App;
@@ -11,10 +13,12 @@ use schemas::envelope::{Actor, Metadata};
 
 use super::recording::context;
 use super::runner::Shared;
-use crate::cursor::Stop;
 
 /// How many admins are told of a webhook at most.
 pub const ADMINS_TOLD: u32 = 20;
+
+/// How long the search for them may take: it holds up the webhook.
+const FINDING: Duration = Duration::from_secs(3);
 
 /// Finds the users of an app who have a role. It may be outdated, and whoever can change it may name anybody: it only says
 /// whom to look at. Whether they are admins, their events say.
@@ -26,13 +30,13 @@ pub trait FindByRole: Send + Sync + 'static {
 
 impl Shared {
     /// Disables a webhook that has accepted nothing for long. In the same append, a mail to each admin of the app is requested.
-    /// Returns whether it is disabled: not while it cannot be found out who they are.
+    /// Returns whether it is disabled: not while it cannot be found out who they are, or while a store is away.
     pub(super) async fn disable(
         &self,
         app_id: &AppId,
         webhook_id: WebhookId,
         failing_since: Timestamp,
-    ) -> Result<bool, Stop> {
+    ) -> bool {
         let at = self.clock.now();
         let metadata = Metadata {
             app_id: app_id.clone(),
@@ -46,7 +50,7 @@ impl Shared {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(webhook = %webhook_id, %error, "a webhook is not disabled yet: whom to tell is not known");
-                return Ok(false);
+                return false;
             }
         };
         let (mut reads, webhook) = Reads::one::<Webhook>(&webhook_id);
@@ -68,15 +72,22 @@ impl Shared {
             Ok(())
         };
         match self.dispatcher.run::<(), NotDisabled, _>(context(metadata, at), reads, decide).await {
-            Ok(_) | Err(DispatchError::Refused(_)) => Ok(true),
-            Err(error) => Err(Stop::Store(StoreError::Unavailable(error.to_string().into()))),
+            Ok(_) | Err(DispatchError::Refused(_)) => true,
+            Err(error) => {
+                // Of one webhook, or of one of the admins: the others go on, and the next failed attempt tries again.
+                tracing::warn!(webhook = %webhook_id, %error, "a webhook is not disabled yet");
+                false
+            }
         }
     }
 
     async fn candidates(&self, app_id: &AppId) -> Result<Vec<UserId>, StoreError> {
         let app = self.repository.load::<App>(app_id).await?;
         match &app.state.settings.admin_role {
-            Some(role) => self.admins.find(app_id, role).await,
+            Some(role) => {
+                let found = tokio::time::timeout(FINDING, self.admins.find(app_id, role)).await;
+                found.map_err(|_| StoreError::Unavailable("the read models do not answer in time".into()))?
+            }
             None => Ok(vec![]),
         }
     }

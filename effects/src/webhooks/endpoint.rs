@@ -417,7 +417,7 @@ impl Serving {
             return Ok(false);
         };
         self.keep(Duration::ZERO).await?;
-        let disabled = shared.disable(&self.target.app_id, webhook_id, since).await?;
+        let disabled = shared.disable(&self.target.app_id, webhook_id, since).await;
         if disabled {
             tracing::warn!(webhook = %webhook_id, %since, "a webhook was disabled: it has accepted nothing");
         }

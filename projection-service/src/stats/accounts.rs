@@ -47,7 +47,8 @@ pub(super) struct FunnelBody {
     registered: u64,
     /// How many of them have verified their address, until now.
     verified: u64,
-    /// How many of them have logged in, until now. The session that a registration itself begins is no login.
+    /// How many of them have logged in, until now. The session that a registration with a password begins is no login; the one of a
+    /// magic link that made the account is.
     logged_in: u64,
 }
 

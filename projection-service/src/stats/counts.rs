@@ -59,7 +59,7 @@ pub(super) struct StatsParams {
     /// `hour`, `day` (the default), `week` (from Monday) or `month`, in the time zone of the app (the setting `time_zone`).
     #[param(inline)]
     granularity: Option<Width>,
-    /// Only what happened to people who were members of this organization then.
+    /// Only what happened to people who were members of this organization then. Needs `orgs:read` too.
     org_id: Option<Uuid>,
 }
 
@@ -146,6 +146,9 @@ pub(super) async fn stats(
     Params(params): Params<StatsParams>,
 ) -> Result<Response, Problem> {
     service.authenticator.admin(&app_id, &credentials, Permission::UsersRead).await?;
+    if params.org_id.is_some() {
+        service.authenticator.admin(&app_id, &credentials, Permission::OrgsRead).await?;
+    }
     let width = params.granularity.unwrap_or_default();
     let granularity = Granularity::from(width);
     let now = service.clock.now();

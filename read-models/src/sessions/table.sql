@@ -14,4 +14,4 @@ CREATE TABLE IF NOT EXISTS sessions_v1 (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS sessions_v1_user ON sessions_v1 (user_id);
 CREATE INDEX IF NOT EXISTS sessions_v1_live ON sessions_v1 (user_id, session_id) WHERE revoked_at IS NULL;
-CREATE INDEX IF NOT EXISTS sessions_v1_lasting ON sessions_v1 (app_id, expires_at) WHERE revoked_at IS NULL;
+CREATE INDEX IF NOT EXISTS sessions_v1_lasting ON sessions_v1 (app_id, expires_at, idle_expires_at, revoked_at) WHERE revoked_at IS NULL;

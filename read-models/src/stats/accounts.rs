@@ -16,7 +16,8 @@ pub struct Funnel {
     pub registered: u64,
     /// Those of them whose address has been verified since.
     pub verified: u64,
-    /// Those of them whose owner has logged in since. The session that a registration itself begins is no login.
+    /// Those of them whose owner has logged in since. The session that a registration with a password begins is no
+    /// login; the one of a magic link that made the account is.
     pub logged_in: u64,
 }
 
@@ -104,11 +105,11 @@ impl Stats<'_> {
     ) -> Result<Vec<(usize, u64)>, ReadError> {
         let query = Query::new(format!(
             "WITH {}, cohorts (cohort, since, before) AS (VALUES {})
-             SELECT cohort AS number, count(DISTINCT active_users_v2.person_key) AS active
-             FROM spans CROSS JOIN active_users_v2
-             JOIN accounts_v2 ON accounts_v2.person_key = active_users_v2.person_key
-             JOIN cohorts ON registered_at >= since AND registered_at < before
-             WHERE active_users_v2.app_id = $1 AND organization_id = $2 AND {WAS_ACTIVE} GROUP BY cohort",
+             SELECT cohort AS number, count(*) AS active
+             FROM (SELECT DISTINCT person_key AS person FROM spans CROSS JOIN active_users_v2
+               WHERE app_id = $1 AND organization_id = $2 AND {WAS_ACTIVE}) AS were_active
+             CROSS JOIN accounts_v2 JOIN cohorts ON registered_at >= since AND registered_at < before
+             WHERE accounts_v2.person_key = person GROUP BY cohort",
             active_spans(&[span]),
             values(cohorts, times),
         ))

@@ -119,8 +119,7 @@ impl Members {
         .await?;
         tx.run_for(
             &removed,
-            "DELETE FROM stats_members_v2 WHERE EXISTS
-               (SELECT 1 FROM {rows} WHERE organization = stats_members_v2.organization_id AND person = stats_members_v2.user_id)",
+            "DELETE FROM stats_members_v2 WHERE (organization_id, user_id) IN (SELECT organization, person FROM {rows})",
         )
         .await?;
         Ok(())

@@ -94,7 +94,10 @@ impl<'a> Sum<'a> {
             Event::User(UserEvent::UserRegistered(_)) => {
                 self.accounts.entry(key).or_default().registered = Some((app_id, at));
             }
-            Event::User(UserEvent::EmailVerified(_)) => self.accounts.entry(key).or_default().verified = true,
+            // An address that is changed has been verified for that.
+            Event::User(UserEvent::EmailVerified(_) | UserEvent::EmailChanged(_)) => {
+                self.accounts.entry(key).or_default().verified = true;
+            }
             Event::Session(SessionEvent::SessionStarted(event)) if is_a_login(event.method) => {
                 self.accounts.entry(key).or_default().logged_in = true;
             }
@@ -103,7 +106,8 @@ impl<'a> Sum<'a> {
     }
 }
 
-/// Whether a session is one that somebody with an account began. The first one of many comes with the registration itself.
+/// Whether a session is one that somebody with an account began. The first one of many comes with the registration itself; that of
+/// an account that a magic link has made counts, as its link was followed.
 fn is_a_login(method: LoginMethod) -> bool {
     match method {
         LoginMethod::Password | LoginMethod::MagicLink => true,

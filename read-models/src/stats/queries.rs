@@ -57,6 +57,10 @@ impl<'a> Stats<'a> {
             counts: BTreeMap::new(),
             active_users: 0,
         };
+        let Some((first, last)) = self.quarters(app, organization).await? else { return Ok(vec![]) };
+        // A period may begin long before the app, and end long after today.
+        let spans: Vec<Span> =
+            spans.iter().filter(|span| span.begin <= last && first < span.end).copied().collect();
         let mut buckets: Vec<Bucket> = spans.iter().map(empty).collect();
         for (spans, buckets) in spans.chunks(AT_A_TIME).zip(buckets.chunks_mut(AT_A_TIME)) {
             for (number, metric, method, count) in self.counts(app, organization, spans).await? {
@@ -70,6 +74,29 @@ impl<'a> Stats<'a> {
         }
         buckets.retain(|bucket| bucket.active_users > 0 || !bucket.counts.is_empty());
         Ok(buckets)
+    }
+
+    /// The first and the last quarter of an hour in which something happened.
+    async fn quarters(
+        &self,
+        app: &AppId,
+        organization: Option<OrganizationId>,
+    ) -> Result<Option<(i64, i64)>, ReadError> {
+        let of = "WHERE app_id = $1 AND organization_id = $2";
+        let query = Query::new(format!(
+            "SELECT (SELECT min(quarter) FROM stats_v2 {of}) AS first, (SELECT max(quarter) FROM stats_v2 {of}) AS last,
+               (SELECT min(day) FROM active_users_v2 {of}) AS first_day,
+               (SELECT max(day) FROM active_users_v2 {of}) AS last_day"
+        ))
+        .bind(app.as_str())
+        .bind(scope(organization));
+        let Some(row) = self.database.read(query).await?.pop() else { return Ok(None) };
+        let number = |name: &str| row.get::<Option<i64>>(name);
+        let (first_day, last_day) = (number("first_day")?, number("last_day")?);
+        let day = |day: i64| day.saturating_mul(OF_A_DAY);
+        let first = [number("first")?, first_day.map(day)].into_iter().flatten().min();
+        let last = [number("last")?, last_day.map(|last| day(last).saturating_add(OF_A_DAY - 1))];
+        Ok(first.zip(last.into_iter().flatten().max()))
     }
 
     /// Who is a member of an organization now.
@@ -114,9 +141,10 @@ impl<'a> Stats<'a> {
         organization: Option<OrganizationId>,
         spans: &[Span],
     ) -> Result<Vec<(usize, u64)>, ReadError> {
+        // Each span by itself: in one sort, all rows of all spans would have to be in memory.
         let query = Query::new(format!(
-            "WITH {} SELECT number, count(DISTINCT person_key) AS users FROM spans CROSS JOIN active_users_v2
-             WHERE app_id = $1 AND organization_id = $2 AND {WAS_ACTIVE} GROUP BY number",
+            "WITH {} SELECT number, (SELECT count(DISTINCT person_key) FROM active_users_v2
+               WHERE app_id = $1 AND organization_id = $2 AND {WAS_ACTIVE}) AS users FROM spans",
             active_spans(spans),
         ))
         .bind(app.as_str())

@@ -235,6 +235,9 @@ impl Recount {
                 self.counted.push((at, BTreeSet::new(), ("registrations", name(event.method))));
                 self.registered.insert(event.user_id, at);
             }
+            Event::User(UserEvent::EmailChanged(event)) => {
+                self.verified.insert(event.user_id);
+            }
             Event::User(UserEvent::EmailVerified(event)) => {
                 self.verified.insert(event.user_id);
             }

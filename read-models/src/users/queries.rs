@@ -173,7 +173,7 @@ impl<'a> Users<'a> {
                 // Nobody who is skipped has to be read, unless that tells whether they are to be skipped.
                 if long_words.is_empty() && found.skipped >= places.len() {
                     found.skipped -= places.len();
-                } else if found.add(places, self.rows(places).await?) {
+                } else if found.add(places, self.rows(app, places).await?) {
                     let next_cursor = found.last.map(cursor);
                     return Ok(Page { items: found.items, total, next_cursor });
                 }
@@ -185,8 +185,10 @@ impl<'a> Users<'a> {
     }
 
     /// These users, by id.
-    async fn rows(&self, places: &[Place]) -> Result<BTreeMap<[u8; 16], UserRow>, ReadError> {
-        let mut query = Query::new("SELECT * FROM users_v2 WHERE user_id IN (");
+    /// The rows of these users, if they are of the app: another app's must not be shown, whoever has put them into an index.
+    async fn rows(&self, app: &AppId, places: &[Place]) -> Result<BTreeMap<[u8; 16], UserRow>, ReadError> {
+        let mut query = Query::new("SELECT * FROM users_v2 WHERE app_id = ");
+        query.push_bind(app.as_str()).push(" AND user_id IN (");
         for (n, (_, id)) in places.iter().enumerate() {
             query.push(if n == 0 { "" } else { ", " }).push_bind(id.as_slice());
         }

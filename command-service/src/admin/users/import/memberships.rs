@@ -65,6 +65,11 @@ pub(super) struct Handles {
 }
 
 impl Found {
+    /// Of a person who is in none.
+    pub fn none(app_id: &AppId) -> Self {
+        Self { app_id: app_id.clone(), memberships: vec![] }
+    }
+
     /// Finds the organizations.
     pub async fn of(
         service: &CommandService,

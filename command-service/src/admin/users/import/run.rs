@@ -136,7 +136,15 @@ impl Running {
 
     async fn once(&self, line: &ImportLine) -> Result<Outcome, Problem> {
         let user_id = self.id_of(line);
-        let memberships = Found::of(&self.service, &self.import.app_id, &line.memberships).await?;
+        let memberships = match Found::of(&self.service, &self.import.app_id, &line.memberships).await {
+            Ok(found) => found,
+            Err(problem) => {
+                // Whoever is there already is skipped, whatever became of the organizations.
+                let user = self.service.repository.load::<User>(&user_id).await?;
+                user.state.id.ok_or(problem)?;
+                Found::none(&self.import.app_id)
+            }
+        };
         if self.import.dry_run {
             return self.check(user_id, line, &memberships).await;
         }
